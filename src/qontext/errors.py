@@ -98,7 +98,7 @@ class PluginError(QontextError):
     code = "QX500"
 
 
-class NoFusion(Exception):  # noqa: N818  (not an error: the ordinary answer "no" of a fusion rule)
+class NoFusion(Exception):
     """A fusion rule does not apply; `reason` is one sentence with the value that failed."""
 
     def __init__(self, reason: str, at: object = None):
