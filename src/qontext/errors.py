@@ -99,12 +99,14 @@ class PluginError(QontextError):
 
 
 class NoFusion(Exception):
-    """A fusion rule does not apply; `reason` is one sentence with the value that failed."""
+    """A fusion rule does not apply; `reason` is one sentence with the value that failed, `at` the node where,
+    `depth` how many of the conditions of the rule held before."""
 
-    def __init__(self, reason: str, at: object = None):
+    def __init__(self, reason: str, at: object = None, depth: int = 0):
         super().__init__(reason)
         self.reason = reason
         self.at = at
+        self.depth = depth
 
 
 def all_problems(what: str, problems: Iterable[str], limit: int = 40) -> str:

@@ -1,0 +1,197 @@
+"""What a fusion rule sees of the graph, and the one way in which it may change it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ..errors import NoFusion
+from ..graph.attributes import attributes_of, values_of
+from ..graph.dims import Shape
+from ..graph.ledger import Ledger, common_origin, set_origin
+from ..graph.tensors import constant_of, to_onnx
+from ..ops.declare import DOMAIN, Op
+from ..ops.infer import Inference
+
+
+class Rewriter:
+    """A graph under fusion."""
+
+    def __init__(self, graph: ir.Graph, inference: Inference, ledger: Ledger):
+        self.graph = graph
+        self.inference = inference
+        self.ledger = ledger
+        self._count = 0
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def producer(self, value: ir.Value | None, *op_types: str) -> ir.Node | None:
+        """The node that computes a value, when its operator is one of `op_types` (any when none are named)."""
+        node = value.producer() if value is not None else None
+        return node if node is not None and (not op_types or node.op_type in op_types) else None
+
+    def constant(self, value: ir.Value | None) -> torch.Tensor | None:
+        """The tensor of a weight or constant."""
+        return constant_of(value)
+
+    def scalar(self, value: ir.Value | None) -> float | None:
+        """The number of a constant with one element."""
+        tensor = constant_of(value)
+        return float(tensor.flatten()[0]) if tensor is not None and tensor.numel() == 1 else None
+
+    def shape(self, value: ir.Value) -> Shape | None:
+        """The symbolic shape of a value."""
+        return self.inference.shape(value)
+
+    def rank(self, value: ir.Value) -> int | None:
+        shape = self.inference.shape(value)
+        return None if shape is None else len(shape)
+
+    def attributes(self, node: ir.Node) -> dict[str, Any]:
+        return values_of(node)
+
+    def consumers(self, value: ir.Value) -> list[ir.Node]:
+        """The nodes that read a value, each once."""
+        return list(dict.fromkeys(use.node for use in value.uses()))
+
+    def only_consumer(self, value: ir.Value) -> ir.Node | None:
+        """The one node that reads a value that is no output of the graph; None otherwise."""
+        found = self.consumers(value)
+        return found[0] if len(found) == 1 and not value.is_graph_output() else None
+
+    def read_elsewhere(self, value: ir.Value, inside: Sequence[ir.Node]) -> bool:
+        """True when a node outside `inside`, or the caller of the graph, reads this value."""
+        return value.is_graph_output() or any(n not in inside for n in self.consumers(value))
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def weight(self, name: str, tensor: torch.Tensor) -> ir.Value:
+        """A new weight; the name gets a number when it is taken."""
+        unique, n = name, 0
+        while unique in self.graph.initializers:
+            n += 1
+            unique = f"{name}_{n}"
+        value = ir.Value(name=unique, const_value=to_onnx(tensor, unique))
+        assert value.const_value is not None
+        value.shape, value.dtype = ir.Shape(list(tensor.shape)), value.const_value.dtype
+        self.graph.register_initializer(value)
+        return value
+
+    def insert(
+        self,
+        before: ir.Node,
+        op: Op | str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        outputs: int = 1,
+        origin: Sequence[ir.Node] = (),
+    ) -> ir.Node:
+        """Adds a node before another one: an operator of ours, or a standard one by name."""
+        given = dict(attributes or {})
+        if isinstance(op, Op):
+            node = ir.Node(
+                op.domain, op.name, inputs, attributes_of(op.complete_attributes(given)), num_outputs=outputs
+            )
+        else:
+            node = ir.Node("", op, inputs, attributes_of(given), num_outputs=outputs)
+        if node.domain == DOMAIN:
+            self.graph.opset_imports.setdefault(DOMAIN, 1)
+        path = common_origin(list(origin) or [before])
+        self._count += 1
+        node.name = f"{path or 'graph'}/{node.op_type}_{self._count}"
+        set_origin(node, path)
+        for i, value in enumerate(node.outputs):
+            value.name = node.name if outputs == 1 else f"{node.name}:{i}"
+        self.graph.insert_before(before, node)
+        self.inference.infer(node)
+        return node
+
+    def replace(
+        self,
+        rule: str,
+        old: Sequence[ir.Node],
+        op: Op | str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        results: Sequence[ir.Value | None] = (),
+        note: str = "",
+        at: ir.Node | None = None,
+    ) -> ir.Node:
+        """Puts one node in place of several.
+
+        Args:
+            rule: name of the rule, for the ledger.
+            old: the nodes it replaces, any order. Those that somebody else still reads stay.
+            results: old values, one for each output of the new node (None for an output nobody had before).
+            at: insert before this node (the producer of results[0] when left out).
+        Raises:
+            NoFusion: when the new node would change the dtype of a result.
+        """
+        anchor = at or next(v.producer() for v in results if v is not None)
+        assert anchor is not None
+        node = self.insert(anchor, op, inputs, attributes, len(results), origin=old)
+        for value, new in zip(results, node.outputs, strict=True):
+            if value is None:
+                continue
+            if value.dtype is not None and new.dtype is not None and value.dtype != new.dtype:
+                self.graph.remove(node, safe=False)
+                raise NoFusion(f"the result {value.name!r} is {value.dtype.name}, fused it would be {new.dtype.name}")
+            self.redirect(value, new)
+        gone = self._drop(old)
+        self.ledger.fuse(rule, gone, node, note)
+        return node
+
+    def redirect(self, value: ir.Value, new: ir.Value) -> None:
+        """Lets everybody who read `value` read `new`; an output of the graph keeps its name."""
+        if value.is_graph_output():
+            name = value.name
+            value.name = f"{name}/before"
+            new.name = name
+        value.replace_all_uses_with(new, replace_graph_outputs=True)
+
+    def remove(self, node: ir.Node, instead: ir.Value, reason: str) -> None:
+        """Takes out a node with one output whose readers can read `instead`."""
+        self.redirect(node.outputs[0], instead)
+        self.ledger.remove(node, reason)
+        self._delete(node)
+
+    def fold(self, node: ir.Node, results: Sequence[torch.Tensor], reason: str) -> None:
+        """Replaces a node by constants."""
+        for value, tensor in zip(node.outputs, results, strict=True):
+            if value.uses() or value.is_graph_output():
+                self.redirect(value, self.weight(f"{value.name}/folded", tensor))
+        self.ledger.fold(node, reason)
+        self._delete(node)
+
+    def sweep(self, reason: str) -> int:
+        """Removes nodes that nobody reads, and weights that nobody reads. Returns how many nodes went."""
+        count = 0
+        for node in reversed(list(self.graph)):
+            if not any(v.uses() or v.is_graph_output() for v in node.outputs):
+                self.ledger.remove(node, reason)
+                self._delete(node)
+                count += 1
+        for name, value in list(self.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del self.graph.initializers[name]
+        return count
+
+    def _drop(self, old: Sequence[ir.Node]) -> list[ir.Node]:
+        """Deletes those of `old` that nobody reads any more, readers first."""
+        left, gone = list(dict.fromkeys(old)), []
+        changed = True
+        while changed:
+            changed = False
+            for node in list(left):
+                if not any(v.uses() or v.is_graph_output() for v in node.outputs):
+                    left.remove(node)
+                    gone.append(node)
+                    self._delete(node)
+                    changed = True
+        return gone
+
+    def _delete(self, node: ir.Node) -> None:
+        for value in node.outputs:
+            self.inference.known.pop(value, None)
+        self.graph.remove(node, safe=True)
