@@ -17,5 +17,6 @@ LEGEND = {
     "V": "vocabulary size",
     "P": "pages, or positions in an embedding table",
     "C": "channels",
+    "G": "segments (token types)",
     "three": "the literal 3 of a fused Q, K, V projection",
 }

@@ -1,4 +1,4 @@
-"""Matching declared axes ("B S 3*E", "... E") against shapes, and building output shapes from what was matched."""
+"""Matching declared axes ("B S 3*E", "... E", "T ...") against shapes, and building output shapes from them."""
 
 import re
 from collections.abc import Mapping
@@ -57,20 +57,20 @@ def _bind(token: str, size: AnyDim, axes: Axes) -> str | None:
 
 def match_form(form: list[str], shape: Shape, axes: Axes) -> str | None:
     """Matches one form, adding to `axes`; None on success, else one sentence."""
-    if form and form[0] == "...":
-        fixed = form[1:]
-        if len(shape) < len(fixed):
-            return f"needs at least {len(fixed)} axes, has {len(shape)}"
-        lead: Shape = shape[: len(shape) - len(fixed)]
-        axes.setdefault("...", len(lead))
-        if axes["..."] != len(lead):
-            return f"has {len(lead)} leading axes where another operand has {axes['...']}"
-        for i, dim in enumerate(lead):
+    if "..." in form:
+        at, fixed = form.index("..."), len(form) - 1
+        if len(shape) < fixed:
+            return f"needs at least {fixed} axes, has {len(shape)}"
+        count = len(shape) - fixed
+        axes.setdefault("...", count)
+        if axes["..."] != count:
+            return f"has {count} axes for '...' where another operand has {axes['...']}"
+        for i, dim in enumerate(shape[at : at + count]):
             problem = _bind(f"lead{i}", dim, axes)
             if problem:
                 return problem
-        shape = shape[len(lead) :]
-        form = fixed
+        shape = shape[:at] + shape[at + count :]
+        form = form[:at] + form[at + 1 :]
     if len(form) != len(shape):
         return f"needs {len(form)} axes, has {len(shape)}"
     for token, dim in zip(form, shape, strict=True):

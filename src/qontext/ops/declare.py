@@ -8,7 +8,6 @@ called on graph values it adds a node to their network.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import onnx_ir as ir
@@ -22,7 +21,6 @@ from .call import Call, Cost, Device, Kernel, Operand, Result
 
 REQUIRED = object()
 DOMAIN = "qontext"
-_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,10 @@ class Case:
 
     name: str
     make: Callable[[torch.Generator, torch.dtype], Sequence[torch.Tensor | None]]
-    attributes: Mapping[str, Any] = _NONE
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = FLOATS
-    tolerance: Mapping[str, float] = _NONE
+    tolerance: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     bench: bool = False
 
@@ -105,7 +103,7 @@ class Op:
     body: Callable[[Call], str | None] | None = None
     check: Callable[[tuple[Operand | None, ...], Mapping[str, Any]], list[str]] | None = None
     types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"T": FLOATS, "I": INTS})
-    updates: Mapping[str, str] = _NONE
+    updates: Mapping[str, str] = field(default_factory=dict)
     collective: str | None = None
     source: str = ""
     version: int = 1

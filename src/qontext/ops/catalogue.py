@@ -1,0 +1,29 @@
+"""All declared operators, in the order of the documentation."""
+
+from .declare import Op
+from .embed_layer_norm.op import OP as EMBED_LAYER_NORM
+from .first_tokens.op import OP as FIRST_TOKENS
+from .gelu.op import OP as GELU
+from .group_norm.op import OP as GROUP_NORM
+from .layer_norm.op import OP as LAYER_NORM
+from .linear.op import OP as LINEAR
+from .pack_index.op import OP as PACK_INDEX
+from .pack_tokens.op import OP as PACK_TOKENS
+from .rms_norm.op import OP as RMS_NORM
+from .skip_layer_norm.op import OP as SKIP_LAYER_NORM
+from .unpack_tokens.op import OP as UNPACK_TOKENS
+
+OPS: tuple[Op, ...] = (
+    LINEAR,
+    LAYER_NORM,
+    RMS_NORM,
+    GROUP_NORM,
+    SKIP_LAYER_NORM,
+    EMBED_LAYER_NORM,
+    GELU,
+    PACK_INDEX,
+    PACK_TOKENS,
+    UNPACK_TOKENS,
+    FIRST_TOKENS,
+)
+BY_NAME: dict[str, Op] = {op.name: op for op in OPS}

@@ -1,0 +1,1 @@
+"""The EmbedLayerNorm operator: declaration, reference, kernels, cases."""

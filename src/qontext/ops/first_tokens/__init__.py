@@ -1,0 +1,1 @@
+"""The FirstTokens operator: declaration, reference, kernels, cases."""

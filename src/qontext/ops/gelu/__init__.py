@@ -1,0 +1,1 @@
+"""The Gelu operator: declaration, reference, kernels, cases."""

@@ -1,0 +1,1 @@
+"""The GroupNorm operator: declaration, reference, kernels, cases."""

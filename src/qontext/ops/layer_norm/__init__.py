@@ -1,0 +1,1 @@
+"""The LayerNorm operator: declaration, reference, kernels, cases."""

@@ -1,0 +1,1 @@
+"""The Linear operator: declaration, reference, kernels, cases."""

@@ -1,0 +1,1 @@
+"""The PackIndex operator: declaration, reference, kernels, cases."""

@@ -1,0 +1,23 @@
+"""PackIndex on the CPU."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..call import Bound, Call, Kernel
+
+
+def _bind(call: Call) -> Bound:
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        keep = inputs[0] != 0
+        lengths = keep.sum(1, dtype=torch.int32)
+        cu_seqlens = torch.zeros(len(lengths) + 1, dtype=torch.int32)
+        torch.cumsum(lengths, 0, dtype=torch.int32, out=cu_seqlens[1:])
+        longest = lengths.max() if len(lengths) else cu_seqlens[0]
+        return keep.view(-1).nonzero().view(-1), cu_seqlens, longest
+
+    return run
+
+
+KERNELS = (Kernel("torch.pack_index", "cpu", lambda call: None, _bind),)

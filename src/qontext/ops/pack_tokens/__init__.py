@@ -1,0 +1,1 @@
+"""The PackTokens operator: declaration, reference, kernels, cases."""

@@ -1,0 +1,1 @@
+"""The RMSNorm operator: declaration, reference, kernels, cases."""

@@ -1,0 +1,1 @@
+"""The SkipLayerNorm operator: declaration, reference, kernels, cases."""

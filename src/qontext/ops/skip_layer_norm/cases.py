@@ -1,0 +1,43 @@
+"""Inputs of SkipLayerNorm for the conformance test and for timing."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+
+from ..declare import Case
+
+_BOTH = ("y", "sum")
+
+
+def _make(
+    lead: Sequence[int], e: int, bias: bool = True, x_bias: bool = False
+) -> Callable[[torch.Generator, torch.dtype], list[torch.Tensor | None]]:
+    def make(generator: torch.Generator, dtype: torch.dtype) -> list[torch.Tensor | None]:
+        def normal(*shape: int, mean: float = 0.0) -> torch.Tensor:
+            return (torch.randn(*shape, generator=generator) + mean).to(dtype)
+
+        return [
+            normal(*lead, e, mean=0.5),
+            normal(*lead, e),
+            normal(e, mean=1.0),
+            normal(e) if bias else None,
+            normal(e) if x_bias else None,
+        ]
+
+    return make
+
+
+def cases() -> Iterable[Case]:
+    yield Case("one_row", _make((1,), 64))
+    yield Case("width_1", _make((3,), 1))
+    yield Case("odd", _make((7,), 33), outputs=_BOTH)
+    yield Case("rank_1", _make((), 20, x_bias=True), outputs=_BOTH)
+    yield Case("rank_3", _make((2, 5), 129, x_bias=True))
+    yield Case("rank_4", _make((2, 3, 2), 48, bias=False), {"epsilon": 1e-5}, outputs=_BOTH)
+    yield Case("no_bias", _make((5,), 40, bias=False, x_bias=True))
+    yield Case("large_epsilon", _make((4,), 31), {"epsilon": 0.5})
+    yield Case("wide", _make((3,), 4097, x_bias=True), outputs=_BOTH)
+    yield Case("no_rows", _make((0,), 16), outputs=_BOTH)
+    yield Case("bert_128", _make((128,), 768), bench=True)
+    yield Case("bert_1024", _make((1024,), 768), bench=True)
+    yield Case("bert_1024_x_bias", _make((1024,), 768, x_bias=True), bench=True)

@@ -1,0 +1,1 @@
+"""The UnpackTokens operator: declaration, reference, kernels, cases."""
