@@ -1,0 +1,125 @@
+"""Builds the CPU kernel library `qontext/native/libqontext.so`; all else about the package stands in pyproject.toml.
+
+The library is optional: without a working C++ compiler the install goes on, and `NOT_BUILT.txt` beside the Python files
+says why. Each instruction set is one source file with its own flags; which one runs is chosen at run time.
+"""
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).resolve().parent
+SOURCES = HERE / "src" / "qontext" / "native" / "src"
+PACKAGE = Path("qontext") / "native"
+LIBRARY = "libqontext.dylib" if sys.platform == "darwin" else "libqontext.so"
+NOTE = "NOT_BUILT.txt"
+
+COMMON = [
+    "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics",
+    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unused-function",
+    "-Wno-psabi", "-Wno-ignored-attributes",
+]  # fmt: skip
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
+AVX512_BF16 = [*AVX512, "-mavx512bf16"]
+AMX = [*AVX512_BF16, "-mamx-tile", "-mamx-bf16"]
+# Instruction sets beyond the baseline, each built where the compiler knows its flags.
+VARIANTS = {"avx2": AVX2, "avx512": AVX512, "avx512_bf16": AVX512_BF16, "amx": AMX}
+
+
+class NotBuilt(Exception):
+    """The library could not be built; the message says why."""
+
+
+def find_compiler() -> list[str]:
+    """The command of the C++ compiler: $CXX, or the first of c++, g++, clang++ that is there."""
+    if os.environ.get("CXX"):
+        command = shlex.split(os.environ["CXX"])
+        if shutil.which(command[0]):
+            return command
+        raise NotBuilt(f"the C++ compiler {command[0]!r} named by CXX was not found")
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    raise NotBuilt("no C++ compiler was found (c++, g++ or clang++, or one named by CXX)")
+
+
+def run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise NotBuilt(f"{command[0]} did not start: {error}") from error
+    if done.returncode:
+        raise NotBuilt(f"{shlex.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
+
+
+def build_library(out: Path, temporary: Path) -> None:
+    """Compiles every source with its flags and links `out`. Raises NotBuilt."""
+    if sys.platform == "win32":
+        raise NotBuilt("the library is built with gcc or clang, on Linux and macOS only")
+    compiler = find_compiler()
+    temporary.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    variants = {}
+    if platform.machine() in ("x86_64", "AMD64"):
+        empty = temporary / "empty.cpp"
+        empty.write_text("")
+        for name, flags in VARIANTS.items():
+            try:
+                run([*compiler, *COMMON, *flags, "-c", str(empty), "-o", str(temporary / "empty.o")])
+            except NotBuilt:
+                continue
+            variants[name] = flags
+    defines = [f"-DQX_HAVE_{name.upper()}" for name in variants]
+    jobs = []
+    for source in sorted(SOURCES.glob("*.cpp")):
+        variant = source.stem.removeprefix("variant_")
+        if source.stem.startswith("variant_") and variant != "generic" and variant not in variants:
+            continue
+        target = temporary / f"{source.stem}.o"
+        flags = variants.get(variant, []) if source.stem.startswith("variant_") else []
+        jobs.append((target, [*compiler, *COMMON, *flags, *defines, "-c", str(source), "-o", str(target)]))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(lambda job: run(job[1]), jobs))
+    link = ["-shared", "-pthread"] + ([] if sys.platform == "darwin" else ["-Wl,--as-needed", "-Wl,-O1", "-s"])
+    fresh = out.with_suffix(".new")
+    run([*compiler, *[str(target) for target, _ in jobs], *link, "-o", str(fresh)])
+    fresh.replace(out)  # a process that has the old library mapped keeps it
+
+
+class BuildNative(build_ext):
+    """`build_ext` for the one library, which is no Python extension module."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(PACKAGE / LIBRARY)
+
+    def run(self) -> None:
+        for place in [Path(self.build_lib) / PACKAGE, SOURCES.parent]:
+            (place / NOTE).unlink(missing_ok=True)
+        super().run()
+
+    def build_extension(self, ext: Extension) -> None:
+        folder = Path(self.build_lib) / PACKAGE
+        try:
+            build_library(folder / LIBRARY, Path(self.build_temp) / "native")
+        except NotBuilt as error:
+            print(f"qontext: the CPU kernel library was not built: {error}", file=sys.stderr)
+            places = [folder, SOURCES.parent] if self.inplace or self.editable_mode else [folder]
+            for place in places:
+                place.mkdir(parents=True, exist_ok=True)
+                (place / LIBRARY).unlink(missing_ok=True)
+                (place / NOTE).write_text(f"{error}\n")
+
+
+setup(
+    ext_modules=[Extension("qontext.native.libqontext", sources=[], optional=True)],
+    cmdclass={"build_ext": BuildNative},
+)

@@ -1,0 +1,97 @@
+// The C ABI of the kernel library. Every field is 8 bytes wide, so that the Python side fills a block with one
+// struct.pack and no compiler padding can disagree with it.
+#pragma once
+#include <cstdint>
+
+#if defined(__GNUC__)
+#define QX_EXPORT extern "C" __attribute__((visibility("default")))
+#else
+#define QX_EXPORT extern "C"
+#endif
+
+enum QxDType : int64_t { QX_F32 = 0, QX_BF16 = 1, QX_F16 = 2 };
+enum QxIsa : int64_t { QX_GENERIC = 0, QX_AVX2 = 1, QX_AVX512 = 2, QX_AVX512_BF16 = 3, QX_AMX = 4, QX_ISA_COUNT = 5 };
+enum QxActivation : int64_t { QX_RELU = 0, QX_GELU_ERF = 1, QX_GELU_TANH = 2, QX_SILU = 3 };
+enum QxEmptyRow : int64_t { QX_ZEROS = 0, QX_UNIFORM = 1 };
+
+// Result of a call: zero, or what was wrong with the arguments that only the library can see.
+enum QxStatus : int64_t {
+    QX_OK = 0,
+    QX_NO_MEMORY = 1,
+    QX_BAD_BOUNDARIES = 2,  // cu_seqlens falls, or runs past the tensor
+    QX_BAD_COUNTS = 3,      // a valid count below 0 or over the key length
+    QX_BIAS_TOO_SMALL = 4,  // bias or mask has fewer rows or columns than a sequence
+};
+
+// x, skip, bias, gamma, beta and sum_out may be null where the operator allows it; strides are in elements.
+struct QxNorm {
+    const void *x, *skip, *bias, *gamma, *beta;
+    void *out, *sum_out;
+    int64_t rows, size;
+    int64_t x_stride, skip_stride, out_stride, sum_stride;
+    int64_t dtype, param_dtype, rms;
+    double eps;
+};
+
+// A null `positions` means position_offset + (token % period). A null `types` with a type table means row 0.
+struct QxEmbed {
+    const void *ids, *positions, *types;
+    const void *word, *position, *type, *gamma, *beta;
+    void* out;
+    int64_t tokens, size, period, position_offset;
+    int64_t word_rows, position_rows, type_rows;
+    int64_t ids_bytes, positions_bytes, types_bytes;  // 4 or 8
+    int64_t dtype, param_dtype;
+    double eps;
+};
+
+struct QxActivationArgs {
+    const void *x, *bias;
+    void* out;
+    int64_t rows, size, x_stride, out_stride;
+    int64_t dtype, bias_dtype, kind;
+};
+
+struct QxRows {
+    const void *x, *index;
+    void* out;
+    int64_t count, row_bytes, x_stride_bytes, out_stride_bytes;
+    int64_t bound;  // gather: rows of x; scatter: rows of out
+    int64_t index_bytes;
+};
+
+// Packed when cu_q is given: q, k, v and out hold tokens of all sequences one after the other, batch strides are 0.
+struct QxAttention {
+    const void *q, *k, *v;
+    void* out;
+    int64_t dtype;
+    int64_t q_batch, q_token, q_head;
+    int64_t k_batch, k_token, k_head;
+    int64_t v_batch, v_token, v_head;
+    int64_t out_batch, out_token, out_head;
+    int64_t batch, heads, kv_heads, head_size, value_size;
+    int64_t q_len, kv_len;      // packed: the numbers of token rows in q and in k
+    const int32_t *cu_q, *cu_k;
+    const int32_t *kv_counts, *prefix;
+    int64_t causal, has_offset, offset, window_left, window_right;  // windows: -1 is none
+    const void* bias;
+    int64_t bias_dtype, bias_batch, bias_head, bias_q, bias_k, bias_rows, bias_columns;
+    const uint8_t* mask;
+    int64_t mask_batch, mask_head, mask_q, mask_k, mask_rows, mask_columns;
+    int64_t empty_row;
+    double scale, softcap;
+};
+
+QX_EXPORT int64_t qx_abi();
+QX_EXPORT int64_t qx_isa_built(int64_t isa);
+QX_EXPORT int64_t qx_isa_supported(int64_t isa);
+QX_EXPORT int64_t qx_set_isa(int64_t isa);
+QX_EXPORT int64_t qx_get_isa();
+QX_EXPORT void qx_set_openmp(void* parallel, void* thread_num, void* num_threads, void* in_parallel);
+
+QX_EXPORT int64_t qx_layer_norm(const QxNorm* args, int64_t threads);
+QX_EXPORT int64_t qx_embed_layer_norm(const QxEmbed* args, int64_t threads);  // -1, or 4 * token + (0 word, 1 position, 2 type)
+QX_EXPORT int64_t qx_bias_act(const QxActivationArgs* args, int64_t threads);
+QX_EXPORT int64_t qx_gather_rows(const QxRows* args, int64_t threads);   // -1, or the place of the first bad index
+QX_EXPORT int64_t qx_scatter_rows(const QxRows* args, int64_t threads);  // the same
+QX_EXPORT int64_t qx_attention(const QxAttention* args, int64_t threads);

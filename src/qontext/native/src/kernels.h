@@ -1,0 +1,20 @@
+// One table of kernels for each instruction set. Each entry works on a part of a call; entry.cpp deals the parts out.
+#pragma once
+#include "api.h"
+
+namespace qx {
+
+struct AttentionPlan;
+struct AttentionTask;
+
+struct Kernels {
+    void (*norm_rows)(const QxNorm&, int64_t begin, int64_t end, float* row);
+    void (*embed_rows)(const QxEmbed&, int64_t begin, int64_t end, float* row);
+    void (*activate_rows)(const QxActivationArgs&, int64_t begin, int64_t end);
+    // Returns false when there is no memory for the scratch.
+    bool (*attention)(const AttentionPlan&, const AttentionTask&);
+};
+
+extern const Kernels kernels_generic, kernels_avx2, kernels_avx512, kernels_avx512_bf16, kernels_amx;
+
+}  // namespace qx

@@ -1,0 +1,79 @@
+// exp2, the normal distribution function, tanh and sigmoid on vectors. Coefficients are minimax fits of this project.
+#pragma once
+#include "vec.h"
+
+namespace qx {
+namespace QX_NS {
+
+constexpr float log2_e = 1.4426950408889634f;
+
+// 2^x, relative error 2e-7 (Terms 5) or 1e-4 (Terms 3, enough for a bfloat16 result); 0 for x <= -127, NaN for NaN.
+// x must not exceed 127.
+template <int Terms = 5>
+static inline V exp2_clamped(V x) {
+    const V magic = set1(12582912.0f);  // 1.5 * 2^23: adding it leaves round(x) in the low bits
+    x = max(set1(-127.0f), x);
+    const V t = x + magic;
+    const V r = x - (t - magic);
+    V p;
+    if constexpr (Terms == 3) {
+        p = fma(set1(0.05500893294811249f), r, set1(0.2422109693288803f));
+        p = fma(p, r, set1(0.6932829022407532f));
+    } else {
+        p = fma(set1(0.001326472731307149f), r, set1(0.009671512991189957f));
+        p = fma(p, r, set1(0.05550733581185341f));
+        p = fma(p, r, set1(0.24022242426872253f));
+        p = fma(p, r, set1(0.6931470036506653f));
+    }
+    p = fma(p, r, set1(1.0f));
+    return scale_by_power(p, t);
+}
+
+// x * Phi(x), the exact GELU. The tail is exp(-x^2/2) times a polynomial in 1/(1 + 0.3 |x|): no cancellation for x < 0.
+static inline V gelu_erf(V x) {
+    const V a = min(set1(14.0f), abs(x));  // in this order a NaN stays
+    const V t = reciprocal(fma(a, set1(0.3f), set1(1.0f)));
+    V g = fma(set1(0.03567460551857948f), t, set1(-0.15720230340957642f));
+    g = fma(g, t, set1(0.20635206997394562f));
+    g = fma(g, t, set1(-0.053682271391153336f));
+    g = fma(g, t, set1(0.128560870885849f));
+    g = fma(g, t, set1(0.09991373121738434f));
+    g = fma(g, t, set1(0.12075392156839371f));
+    g = fma(g, t, set1(0.11962930858135223f));
+    const V square = a * a;
+    const V lost = fma(a, a, set1(0.0f) - square);  // what rounding took from the square
+    const V tail = exp2_clamped(square * set1(-0.5f * log2_e));
+    const V q = g * t * fma(lost * set1(-0.5f), tail, tail);
+    const V below = set1(0.0f) - a * q;
+    return choose_negative(x, below, x + below);
+}
+
+// 1 / (1 + exp(-x))
+static inline V sigmoid(V x) {
+    const V e = exp2_clamped(min(x * set1(-log2_e), set1(126.0f)));
+    return reciprocal(set1(1.0f) + e);
+}
+
+static inline V silu(V x) { return x * sigmoid(x); }
+
+// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) is x sigmoid of twice the argument.
+static inline V gelu_tanh(V x) {
+    const V cube = x * x * x;
+    return x * sigmoid(fma(cube, set1(0.07135481627f), x * set1(1.5957691216f)));
+}
+
+// tanh: a polynomial near zero, where 1 - 2 / (1 + exp(2 x)) would cancel.
+static inline V tanh(V x) {
+    const V a = abs(x), z = x * x;
+    V p = fma(set1(0.01643747f), z, set1(-0.05267176f));
+    p = fma(p, z, set1(0.13320724f));
+    p = fma(p, z, set1(-0.33332947f));
+    const V near_zero = fma(p * z, x, x);
+    const V e = exp2_clamped(a * set1(-2.0f * log2_e));
+    const V far = (set1(1.0f) - e) * reciprocal(set1(1.0f) + e);
+    const V signed_far = choose_negative(x, set1(0.0f) - far, far);
+    return choose_negative(a - set1(0.5f), near_zero, signed_far);
+}
+
+}  // namespace QX_NS
+}  // namespace qx
