@@ -1,0 +1,44 @@
+# `make demo` and `make test` work on a fresh clone: both fill one .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: all venv demo test test-all check format docs bench clean
+
+all: check test
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py constraints.txt tools/install.sh $(wildcard src/qontext/native/src/*)
+	PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/install.sh
+	@touch $(STAMP)
+
+demo: venv
+	$(BIN)/qontext fill-mask "The capital of France, [MASK], contains the Eiffel Tower."
+
+test: venv
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+
+test-all: venv
+	$(BIN)/python -m pytest -m "not network"
+
+check: venv
+	$(BIN)/ruff format --check src tests bench examples training setup.py
+	$(BIN)/ruff check src tests bench examples training setup.py
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/structure
+
+format: venv
+	$(BIN)/ruff format src tests bench examples training setup.py
+	$(BIN)/ruff check --fix src tests bench examples training setup.py
+
+docs: venv
+	$(BIN)/python -m qontext.ops.docs
+	$(BIN)/python -m qontext.fusion.docs
+
+bench: venv
+	$(BIN)/python bench/encoders.py --json bench/results
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

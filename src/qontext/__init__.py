@@ -1,0 +1,45 @@
+"""qontext: an open inference engine for Transformers.
+
+    import qontext as qx
+    model = qx.import_model("path/to/bert")
+    engine = qx.build(model, precision="bf16")
+    out = engine.run({"input_ids": ids, "attention_mask": mask})
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+
+__version__ = "0.1.0"
+__all__ = ["Engine", "Model", "Network", "build", "errors", "explain", "import_model", "load", "pipeline"]
+
+if TYPE_CHECKING:
+    from .engine import Engine, build, load
+    from .graph.model import Model
+    from .importers import import_model
+    from .ops.network import Network
+    from .report import explain
+    from .tasks import pipeline
+
+# torch, onnx and the tokenizers take a second to import: each name brings its module when it is first used.
+_HOME = {
+    "Engine": ".engine",
+    "build": ".engine",
+    "load": ".engine",
+    "Model": ".graph.model",
+    "Network": ".ops.network",
+    "explain": ".report",
+    "import_model": ".importers",
+    "pipeline": ".tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'qontext' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

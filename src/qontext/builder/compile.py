@@ -1,0 +1,175 @@
+"""From a model to planned programs: clone, fuse, pack, lower, plan."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+import torch
+
+from ..errors import ArgumentError, DeviceError, PluginError, all_problems
+from ..fusion.catalogue import fuse
+from ..fusion.rule import Rule
+from ..graph.ledger import Ledger
+from ..graph.model import Model
+from ..graph.verify import verify
+from ..ops.catalogue import BY_NAME as OPS
+from ..ops.declare import Op
+from ..ops.device import device_of
+from ..ops.infer import Inference
+from ..ops.standard.catalogue import lookup as standard_lookup
+from ..packing.remove_padding import PackingReport, remove_padding
+from .plan import Program, plan_program
+from .precision import PRECISIONS, lower_precision
+from .tune import Tuner
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to build.
+
+    precision:   "fp32", "bf16" or "fp16": the type of weights and activations between inputs and outputs
+    device:      "cpu" or "cuda"
+    max_tokens:  largest batch x length of one run (memory is laid out for any size up to it)
+    max_length:  longest sequence; None takes the model's own limit
+    packing:     remove padding where the model allows it
+    tune:        time rival kernels; False takes the first that can
+    """
+
+    precision: str = "fp32"
+    device: str = "cpu"
+    max_tokens: int = 131_072
+    max_length: int | None = None
+    packing: bool = True
+    tune: bool = True
+
+
+@dataclass
+class Compiled:
+    """A model made ready: what an engine runs, saves and reports."""
+
+    settings: Settings
+    programs: dict[str, Program]
+    ledger: Ledger
+    packing: PackingReport
+    fused: ir.Graph | None
+    tuner: Tuner
+    plugins: tuple[Op, ...] = ()
+    log: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def operators(plugins: Sequence[Op]) -> dict[str, Op]:
+    """The catalogue plus the user's operators, by name. Raises PluginError for clashes, all in one message."""
+    table, problems = dict(OPS), []
+    for op in plugins:
+        if not isinstance(op, Op):
+            problems.append(f"{op!r} is a {type(op).__name__}, expected a qontext.ops.declare.Op")
+        elif op.name in table:
+            problems.append(f"operator {op.name!r} exists already; plugins need names of their own")
+        elif op.domain in ("", "ai.onnx"):
+            problems.append(f"operator {op.name!r} would hide an ONNX operator; give it a domain of its own")
+        else:
+            table[op.name] = op
+    if problems:
+        raise PluginError(all_problems("plugins", problems))
+    return table
+
+
+def known_nodes(ops: dict[str, Op]) -> Callable[[ir.Node], bool]:
+    """Says whether a node's operator can be run at all."""
+
+    def known(node: ir.Node) -> bool:
+        op = ops.get(node.op_type)
+        if op is not None and op.domain == node.domain:
+            return True
+        return node.domain in ("", "ai.onnx") and standard_lookup(node.op_type) is not None
+
+    return known
+
+
+def updates_of(ops: dict[str, Op]) -> Callable[[ir.Node], dict[int, int]]:
+    """Declared aliasing of a node: {output index: input index}."""
+
+    def updates(node: ir.Node) -> dict[int, int]:
+        op = ops.get(node.op_type)
+        if op is None or op.domain != node.domain:
+            return {}
+        return {op.output_index(o): op.input_index(i) for o, i in op.updates.items()}
+
+    return updates
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises ArgumentError or DeviceError for settings that cannot be used."""
+    problems = []
+    if settings.precision not in PRECISIONS:
+        problems.append(f"precision is {settings.precision!r}, allowed: {', '.join(PRECISIONS)}")
+    if settings.max_tokens < 1:
+        problems.append(f"max_tokens is {settings.max_tokens}, it must be at least 1")
+    if settings.max_length is not None and settings.max_length < 1:
+        problems.append(f"max_length is {settings.max_length}, it must be at least 1")
+    if settings.device not in ("cpu", "cuda"):
+        problems.append(f"device is {settings.device!r}, allowed: cpu, cuda")
+    if problems:
+        raise ArgumentError(all_problems("build", problems))
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device 'cuda' was asked for, but torch finds no NVIDIA GPU here; use device='cpu'")
+
+
+def compile_model(
+    model: Model,
+    settings: Settings,
+    plugins: Sequence[Op] = (),
+    rules: Sequence[Rule] = (),
+    tuner: Tuner | None = None,
+    log: Log = lambda text: None,
+) -> Compiled:
+    """Builds the programs of a model; the model itself is left as it was.
+
+    Raises:
+        ArgumentError, DeviceError, PluginError: settings that cannot be used.
+        GraphError: a graph that breaks a rule or that nothing can run.
+    """
+    start = time.perf_counter()
+    check_settings(settings)
+    ops = operators(plugins)
+    lines: list[str] = []
+
+    def say(text: str) -> None:
+        lines.append(text)
+        log(text)
+
+    graph = model.graph.clone(allow_outer_scope_values=False)
+    ledger = Ledger(dict(model.ledger.sources), dict(model.ledger.folded), dict(model.ledger.removed))
+    known, updates = known_nodes(ops), updates_of(ops)
+    verify(graph, known, updates, after="import")
+    inference = _inferred(graph, ops)
+    before = graph.num_nodes()
+    fuse(graph, ledger, inference, rules, say)
+    ledger.check(graph)
+    verify(graph, known, updates, after="fusion")
+    say(f"fused {before} nodes into {graph.num_nodes()} in {time.perf_counter() - start:.2f} s")
+    fused = graph.clone(allow_outer_scope_values=False)
+    inference = _inferred(graph, ops)
+    if settings.packing:
+        packing = remove_padding(graph, inference, model.attention_mask)
+    else:
+        packing = PackingReport("packing was switched off")
+    say(f"padding: {packing.reason or f'{packing.packed} nodes run on packed tokens'}")
+    ledger.check(graph)
+    lower_precision(graph, settings.precision)
+    verify(graph, known, updates, after="packing and lowering")
+    tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
+    program = plan_program("encode", graph, _inferred(graph, ops), device_of(settings.device), tuner)
+    seconds = time.perf_counter() - start
+    say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls; built in {seconds:.2f} s")
+    return Compiled(settings, {"encode": program}, ledger, packing, fused, tuner, tuple(plugins), lines, seconds)
+
+
+def _inferred(graph: ir.Graph, ops: dict[str, Op]) -> Inference:
+    inference = Inference(ops, graph.opset_imports.get("", 23))
+    inference.run(graph)
+    return inference

@@ -1,0 +1,270 @@
+"""From a graph to steps: a kernel for every node, and memory laid out once.
+
+Every kernel of an operator is asked `supports(call)`; where several can, they are timed (`tune.py`) and the fastest
+is taken. What was refused, and why, and what the runners-up needed, stays in the plan for reports.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+import torch
+
+from ..dtypes import from_onnx
+from ..errors import GraphError
+from ..graph.attributes import values_of
+from ..graph.dims import Dim, Shape
+from ..graph.ledger import ids_of, origin_of
+from ..graph.tensors import constant_of
+from ..ops.call import Bound, Call, Device, Operand, Result, Tensors
+from ..ops.declare import Op
+from ..ops.eager import candidates
+from ..ops.infer import Inference
+from ..ops.standard.catalogue import lookup as standard_lookup
+from ..ops.standard.declare import Context
+from .memory import Layout, Lifetime, plan_memory
+from .tune import Timings, Tuner
+
+
+@dataclass
+class Step:
+    """One kernel launch of a program.
+
+    inputs, outputs: slots (positions in the table of values), -1 for an absent operand
+    binds:     (output, axis, symbol): sizes that are known only after this step has run
+    release:   slots whose last reader this step is
+    out_shapes: for kernels that fill given tensors, the shape of every output
+    timings:   microseconds of each candidate that was timed, fastest first
+    """
+
+    name: str
+    op: str
+    kernel: str
+    run: Bound
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    call: Call
+    ids: tuple[int, ...]
+    origin: str
+    writes_out: bool = False
+    binds: tuple[tuple[int, int, str], ...] = ()
+    release: tuple[int, ...] = ()
+    timings: Timings = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Program:
+    """A graph made ready to run.
+
+    slots:     number of values; `constants` fills the first ones
+    layout:    places of the arena, by slot
+    """
+
+    name: str
+    graph: ir.Graph
+    device: Device
+    steps: list[Step]
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+    constants: dict[int, torch.Tensor]
+    operands: list[Operand | None]
+    layout: Layout
+    input_shapes: dict[str, Shape] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> int:
+        return len(self.operands)
+
+
+def plan_program(
+    name: str,
+    graph: ir.Graph,
+    inference: Inference,
+    device: Device,
+    tuner: Tuner,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Program:
+    """Chooses kernels and lays out memory. Raises GraphError for a node that nothing can run."""
+    slots: dict[ir.Value, int] = {}
+    operands: list[Operand | None] = []
+    constants: dict[int, torch.Tensor] = {}
+
+    def slot(value: ir.Value | None) -> int:
+        if value is None or value.name == "":
+            return -1
+        if value not in slots:
+            slots[value] = len(operands)
+            operand = inference.operand(value)
+            operands.append(operand)
+            if operand is not None and operand.constant is not None:
+                constants[slots[value]] = operand.constant
+        return slots[value]
+
+    inputs = {str(v.name): slot(v) for v in graph.inputs}
+    bound = {s for v in graph.inputs for d in (inference.shape(v) or ()) if isinstance(d, Dim) for s in d.symbols}
+    steps = []
+    nodes = [n for n in graph if not (n.op_type == "Constant" and n.domain == "")]
+    for i, node in enumerate(nodes):
+        progress(f"{i + 1}/{len(nodes)} {node.op_type}")
+        step = _step(node, inference, device, tuner, slot, operands)
+        step.binds = _binds(node, inference, bound)
+        steps.append(step)
+    outputs = {str(v.name): slot(v) for v in graph.outputs}
+    kept = set(outputs.values()) | set(inputs.values()) | set(constants)
+    lifetimes = _release(steps, kept)
+    layout = plan_memory(_placeable(steps, operands, kept, lifetimes))
+    shapes = {str(v.name): inference.shape(v) or () for v in graph.inputs}
+    return Program(name, graph, device, steps, inputs, outputs, constants, operands, layout, shapes)
+
+
+def _step(
+    node: ir.Node,
+    inference: Inference,
+    device: Device,
+    tuner: Tuner,
+    slot: Callable[[ir.Value | None], int],
+    operands: list[Operand | None],
+) -> Step:
+    given = tuple(slot(v) for v in node.inputs)
+    produced = tuple(slot(v) for v in node.outputs)
+    call = Call(
+        node.op_type,
+        tuple(None if s < 0 else operands[s] for s in given),
+        tuple(None if s < 0 else operands[s] for s in produced),
+        values_of(node),
+        device,
+    )
+    common = {"name": node.name or node.op_type, "op": node.op_type, "inputs": given, "outputs": produced}
+    op = inference.ops.get(node.op_type)
+    if op is None or node.domain != op.domain:
+        run = _standard(node, inference.opset, call)
+        return Step(kernel=f"onnx.{node.op_type}", run=run, call=call, ids=ids_of(node), origin=origin_of(node), **common)
+    call = replace(
+        call,
+        inputs=call.inputs + (None,) * (len(op.inputs) - len(call.inputs)),
+        outputs=call.outputs + (None,) * (len(op.outputs) - len(call.outputs)),
+        attributes=op.complete_attributes(call.attributes),
+    )
+    common["inputs"] = given + (-1,) * (len(op.inputs) - len(given))
+    common["outputs"] = produced + (-1,) * (len(op.outputs) - len(produced))
+    able, refused = candidates(op, call)
+    kernel, timings = tuner.choose(op, call, able)
+    return Step(
+        kernel=kernel.name,
+        run=kernel.bind(call),
+        call=call,
+        ids=ids_of(node),
+        origin=origin_of(node),
+        writes_out=kernel.writes_out and _sized(call),
+        timings=timings,
+        refused=tuple(refused),
+        **common,
+    )
+
+
+def _standard(node: ir.Node, opset: int, call: Call) -> Bound:
+    op = standard_lookup(node.op_type)
+    if op is None or node.domain not in ("", "ai.onnx"):
+        raise GraphError(f"node {node.name!r}: nothing can run {node.domain or 'ai.onnx'}::{node.op_type}")
+    context = Context(opset, tuple(o is not None for o in call.outputs))
+    attributes = call.attributes
+    implementation = op.run
+
+    def run(inputs: Tensors, out: Tensors | None = None) -> Result:
+        return implementation(inputs, attributes, context)
+
+    return run
+
+
+def _sized(call: Call) -> bool:
+    """True when every wanted output has a shape that sizes of the inputs give."""
+    return all(o is None or (o.shape is not None and None not in o.shape) for o in call.outputs)
+
+
+def _binds(node: ir.Node, inference: Inference, bound: set[str]) -> tuple[tuple[int, int, str], ...]:
+    found = []
+    for i, value in enumerate(node.outputs):
+        if value.name == "":
+            continue
+        for axis, dim in enumerate(inference.shape(value) or ()):
+            if isinstance(dim, Dim) and len(dim.symbols) == 1 and dim.symbols[0] not in bound:
+                if dim.coefficient == 1 and dim.offset == 0:
+                    bound.add(dim.symbols[0])
+                    found.append((i, axis, dim.symbols[0]))
+    return tuple(found)
+
+
+def _release(steps: Sequence[Step], kept: set[int]) -> dict[int, int]:
+    """Sets `release` of every step; returns the last reader of every slot."""
+    last: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        for s in (*step.inputs, *step.outputs):
+            if s >= 0:
+                last[s] = index
+    for index, step in enumerate(steps):
+        mine = {s for s in (*step.inputs, *step.outputs) if s >= 0 and last[s] == index and s not in kept}
+        step.release = tuple(sorted(mine))
+    return last
+
+
+def _placeable(
+    steps: Sequence[Step], operands: Sequence[Operand | None], kept: set[int], last: Mapping[int, int]
+) -> list[Lifetime]:
+    """Lifetimes of values that kernels write into the arena.
+
+    The result of a standard operator may be a view of its input (Reshape, Transpose), so its readers count as readers
+    of that input too. Kernels of ours never return views.
+    """
+    end = dict(last)
+    for step in reversed(steps):
+        if step.kernel.startswith("onnx."):
+            reach = max((end[s] for s in step.outputs if s >= 0), default=0)
+            for s in step.inputs:
+                if s >= 0:
+                    end[s] = max(end[s], reach)
+    result_slots = {s for s in kept}
+    lives = []
+    viewed_outputs = _viewed_by_outputs(steps, result_slots)
+    for index, step in enumerate(steps):
+        if not step.writes_out:
+            continue
+        for s in step.outputs:
+            if s < 0 or s in kept or s in viewed_outputs:
+                continue
+            operand = operands[s]
+            assert operand is not None and operand.shape is not None
+            lives.append(Lifetime(s, operand.shape, operand.type.torch.itemsize, index, end[s]))
+    return lives
+
+
+def _viewed_by_outputs(steps: Sequence[Step], outputs: set[int]) -> set[int]:
+    """Slots that an output of the program may be a view of: they must outlive the run, so never in the arena."""
+    reached = set(outputs)
+    for step in reversed(steps):
+        if step.kernel.startswith("onnx.") and any(s in reached for s in step.outputs):
+            reached.update(s for s in step.inputs if s >= 0)
+    return reached - outputs
+
+
+def dtype_of(value: ir.Value) -> str:
+    """The dtype name of a graph value. Raises GraphError when it was never inferred."""
+    if value.dtype is None:
+        raise GraphError(f"the dtype of {value.name!r} is unknown")
+    return from_onnx(value.dtype).name
+
+
+def constants_of(graph: ir.Graph) -> dict[str, torch.Tensor]:
+    """All weights of a graph by name."""
+    found = {}
+    for name, value in graph.initializers.items():
+        tensor = constant_of(value)
+        assert tensor is not None
+        found[name] = tensor
+    return found
+
+
+def op_of(node: ir.Node, ops: Mapping[str, Op]) -> Op | None:
+    """The declaration of a node's operator, None for a standard one."""
+    op = ops.get(node.op_type)
+    return op if op is not None and op.domain == node.domain else None

@@ -1,0 +1,219 @@
+"""The public Engine: build, run, save, load."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import native
+from .builder.compile import Compiled, Settings, compile_model
+from .builder.tune import Tuner
+from .errors import ArgumentError
+from .fusion.rule import Rule
+from .graph.dims import Dim
+from .graph.model import InputRule, Model
+from .graph.text import type_text
+from .ops.declare import Op
+from .runtime.executor import Executor, Observe
+from .runtime.inputs import prepare_inputs
+
+
+class Engine:
+    """A built model.
+
+    Attributes:
+        name: of the model.
+        task: what it was trained for, or None.
+        config: facts for tasks (labels, pooling, limits).
+        tokenizer: text of tokenizer.json, or None.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        name: str,
+        task: str | None,
+        config: Mapping[str, Any],
+        tokenizer: str | None,
+        inputs: Mapping[str, InputRule],
+    ):
+        self.compiled = compiled
+        self.name = name
+        self.task = task
+        self.config = dict(config)
+        self.tokenizer = tokenizer
+        self.input_rules = dict(inputs)
+        self._executors = {key: Executor(program) for key, program in compiled.programs.items()}
+        native.steady_allocator()
+
+    @property
+    def settings(self) -> Settings:
+        return self.compiled.settings
+
+    @property
+    def precision(self) -> str:
+        return self.settings.precision
+
+    @property
+    def device(self) -> str:
+        return self.settings.device
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence in tokens, None where only `max_tokens` limits it."""
+        return self.settings.max_length or self.config.get("max_length")
+
+    @property
+    def input_names(self) -> list[str]:
+        return list(self.compiled.programs["encode"].inputs)
+
+    @property
+    def output_names(self) -> list[str]:
+        return list(self.compiled.programs["encode"].outputs)
+
+    def run(self, inputs: Mapping[str, Any], observe: Observe | None = None) -> dict[str, Any]:
+        """Runs the model once on a padded batch of any size below the limits.
+
+        Args:
+            inputs: arrays by input name; numpy arrays, torch tensors or nested lists. Ids and masks are `[B, S]`.
+            observe: called with (step, outputs) after every step; the tensors are only valid during the call.
+        Returns:
+            Outputs by name in declared order: torch tensors when a torch tensor came in, else numpy arrays. They
+            belong to the caller. Padded positions are zero.
+        Raises:
+            InputError, ShapeError, DTypeError: naming the input, what it got and what was expected.
+        """
+        program = self.compiled.programs["encode"]
+        tensors = prepare_inputs(program, self.input_rules, inputs, self.settings.max_tokens, self.max_length)
+        if any(t.numel() == 0 for t in tensors.values()):
+            outputs = self._nothing(tensors)
+        else:
+            outputs = self._executors["encode"].run(tensors, observe)
+        if any(isinstance(x, torch.Tensor) for x in inputs.values()):
+            first = next(x for x in inputs.values() if isinstance(x, torch.Tensor))
+            return {name: tensor.to(first.device) for name, tensor in outputs.items()}
+        return {name: _numpy(tensor) for name, tensor in outputs.items()}
+
+    def _nothing(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Outputs of an empty batch: their shapes with the sizes that were given, without a run."""
+        program = self.compiled.programs["encode"]
+        sizes: dict[str, int] = {}
+        for name, tensor in tensors.items():
+            for dim, size in zip(program.input_shapes[name], tensor.shape, strict=True):
+                if isinstance(dim, Dim):
+                    sizes[dim.symbols[0]] = size
+        outputs = {}
+        for name, slot in program.outputs.items():
+            operand = program.operands[slot]
+            assert operand is not None
+            shape = [d.value(sizes) if isinstance(d, Dim) else d or 0 for d in operand.shape or ()]
+            outputs[name] = torch.zeros(shape, dtype=operand.type.torch)
+        return outputs
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one `.qx` file: to a temporary name, then renamed, so that no half file is ever seen.
+
+        Raises EngineFileError when the folder cannot be written.
+        """
+        from .files.write import write_engine  # needs Engine
+
+        write_engine(self, path)
+
+    def save_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Writes the fused model as ONNX (before packing and lowering), our operators with their function bodies.
+
+        Any ONNX viewer opens it and ONNX Runtime runs it. Raises ArgumentError for an engine loaded from a file.
+        """
+        from .graph.onnx_file import write_onnx
+        from .ops.body import with_bodies
+
+        if self.compiled.fused is None:
+            raise ArgumentError("save_onnx: an engine loaded from a .qx file holds the packed program only; build it anew")
+        write_onnx(with_bodies(self.compiled.fused), path)
+
+    def __str__(self) -> str:
+        lines = [f"engine {self.name}  ({self.precision}, {self.device}, task {self.task or 'unknown'})"]
+        for key, program in self.compiled.programs.items():
+            arguments = ", ".join(type_text(v) + " " + str(v.name) for v in program.graph.inputs)
+            lines.append(f"program {key}({arguments})")
+            width = max((len(s.op) for s in program.steps), default=0)
+            kernels = max((len(s.kernel) for s in program.steps), default=0)
+            for i, step in enumerate(program.steps):
+                shown = ", ".join(
+                    f"{o.dtype}{_shape(o.shape)}" for o in step.call.outputs if o is not None
+                )
+                lines.append(f"  {i:3d}  {step.op:{width}}  {step.kernel:{kernels}}  -> {shown}  {step.origin}")
+            results = ", ".join(f"{v.name}: {type_text(v)}" for v in program.graph.outputs)
+            lines.append(f"return {results}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        steps = sum(len(p.steps) for p in self.compiled.programs.values())
+        return f"<qontext.Engine {self.name!r}: {steps} steps, {self.precision} on {self.device}>"
+
+
+def build(
+    model: Model | str | os.PathLike[str],
+    precision: str = "fp32",
+    device: str = "cpu",
+    *,
+    max_tokens: int = 131_072,
+    max_length: int | None = None,
+    packing: bool = True,
+    tune: bool = True,
+    plugins: Sequence[Op] = (),
+    rules: Sequence[Rule] = (),
+    tuner: Tuner | None = None,
+    log: Callable[[str], None] = lambda text: None,
+) -> Engine:
+    """Builds an engine: fuses, removes padding, lowers the precision, chooses kernels, lays out memory.
+
+    Args:
+        model: what `import_model` returned, or anything that `import_model` takes.
+        precision: "fp32", "bf16" or "fp16".
+        device: "cpu" or "cuda".
+        max_tokens: largest batch x length of one run.
+        max_length: longest sequence; the model's own limit when left out.
+        packing: remove padding where the model allows it.
+        tune: time rival kernels on this machine (seconds); False takes the first that can run.
+        plugins: operators of yours that the model uses.
+        rules: fusion rules of yours, run after ours.
+        tuner: timings from an earlier build, to save time.
+        log: called with one line for every fusion and every phase.
+    Raises:
+        QontextError: a subclass that says what was wrong.
+    """
+    if not isinstance(model, Model):
+        from .importers import import_model
+
+        model = import_model(model, plugins=plugins)
+    settings = Settings(precision, device, max_tokens, max_length, packing, tune)
+    compiled = compile_model(model, settings, plugins, rules, tuner, log)
+    return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
+
+
+def load(path: str | os.PathLike[str], *, plugins: Sequence[Op] = ()) -> Engine:
+    """Loads a `.qx` file after checking every byte of it.
+
+    Args:
+        path: the file.
+        plugins: the operators that the engine was built with, same names and versions.
+    Raises:
+        EngineFileError: truncated, damaged, foreign or newer files, a machine without the needed instruction set.
+        PluginError: a missing plugin, or one of another version.
+    """
+    from .files.read import read_engine  # needs Engine
+
+    return read_engine(path, plugins)
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        tensor = tensor.float()  # numpy has no such types
+    return tensor.cpu().numpy()
+
+
+def _shape(shape: Sequence[object] | None) -> str:
+    return "[?]" if shape is None else "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

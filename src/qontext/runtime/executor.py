@@ -1,0 +1,137 @@
+"""Running a program: one loop over its steps, for encoders and decoders alike."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ..builder.plan import Program, Step
+from ..errors import QontextError
+from ..graph.dims import Dim
+
+Observe = Callable[[Step, tuple[torch.Tensor | None, ...]], None]
+
+
+class Executor:
+    """Runs one program; owns its arenas. Runs of one executor are serialised by a lock.
+
+    Args:
+        program: the plan.
+    """
+
+    def __init__(self, program: Program):
+        self.program = program
+        self._arenas: dict[tuple[str, ...], torch.Tensor] = {}
+        self._table: list[Any] = [None] * program.slots
+        for slot, tensor in program.constants.items():
+            self._table[slot] = tensor
+        self._lock = threading.Lock()
+        self._steps = [_Ready(step, program) for step in program.steps]
+        self._place = torch.device(program.device.type)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that the arenas hold now."""
+        return sum(a.numel() for a in self._arenas.values())
+
+    def run(self, inputs: Mapping[str, torch.Tensor], observe: Observe | None = None) -> dict[str, torch.Tensor]:
+        """Runs the program once.
+
+        Args:
+            inputs: a tensor for every input of the program, checked by the caller.
+            observe: called after each step with the step and its outputs (taps of calibration, compare, profile).
+                The tensors are only valid during the call.
+        Returns:
+            The outputs by name, in declared order; they share no memory with the arena.
+        """
+        program = self.program
+        with self._lock, torch.no_grad():
+            table = self._table[:]
+            sizes: dict[str, int] = {}
+            for name, slot in program.inputs.items():
+                tensor = inputs[name]
+                table[slot] = tensor
+                for dim, size in zip(program.input_shapes[name], tensor.shape, strict=True):
+                    if isinstance(dim, Dim):
+                        sizes[dim.symbols[0]] = size
+            for ready in self._steps:
+                step = ready.step
+                given = [table[s] if s >= 0 else None for s in step.inputs]
+                out = self._outputs(ready, sizes) if step.writes_out else None
+                try:
+                    result = step.run(given, out)
+                except QontextError as error:
+                    raise type(error)(f"{step.name} ({step.kernel}): {error.message}") from error
+                if isinstance(result, torch.Tensor):
+                    table[step.outputs[0]] = result
+                    results: tuple[torch.Tensor | None, ...] = (result,)
+                else:
+                    results = result
+                    for s, tensor in zip(step.outputs, result, strict=False):
+                        if s >= 0:
+                            table[s] = tensor
+                for output, axis, symbol in step.binds:
+                    bound = results[output]
+                    assert bound is not None
+                    sizes[symbol] = bound.shape[axis]
+                if observe is not None:
+                    observe(step, results)
+                for s in step.release:
+                    table[s] = None
+            return {name: table[slot] for name, slot in program.outputs.items()}
+
+    def _outputs(self, ready: "_Ready", sizes: Mapping[str, int]) -> list[torch.Tensor | None]:
+        """Tensors for the outputs of a step: views of the arena, or fresh memory for what the caller keeps."""
+        made: list[torch.Tensor | None] = []
+        for target in ready.targets:
+            if target is None:
+                made.append(None)
+                continue
+            shape = [d if isinstance(d, int) else d.value(sizes) for d in target.shape]
+            if target.size_class is None:
+                made.append(torch.empty(shape, dtype=target.dtype, device=self._place))
+                continue
+            units = 1
+            for symbol in target.size_class:
+                units *= sizes[symbol]
+            arena = self._arena(target.size_class, units)
+            start = target.offset * units
+            count = target.dtype.itemsize
+            for size in shape:
+                count *= size
+            made.append(arena[start : start + count].view(target.dtype).view(shape))
+        return made
+
+    def _arena(self, size_class: tuple[str, ...], units: int) -> torch.Tensor:
+        need = self.program.layout.bytes_per_unit[size_class] * units
+        arena = self._arenas.get(size_class)
+        if arena is None or arena.numel() < need:
+            arena = torch.empty(need, dtype=torch.uint8, device=self._place)
+            self._arenas[size_class] = arena
+        return arena
+
+
+class _Target:
+    """Where one output of a step goes."""
+
+    __slots__ = ("dtype", "offset", "shape", "size_class")
+
+    def __init__(self, program: Program, slot: int):
+        operand = program.operands[slot]
+        assert operand is not None and operand.shape is not None
+        self.dtype = operand.type.torch
+        self.shape: tuple[int | Dim, ...] = tuple(d for d in operand.shape if d is not None)
+        place = program.layout.places.get(slot)
+        self.size_class = None if place is None else place.size_class
+        self.offset = 0 if place is None else place.offset_per_unit
+
+
+class _Ready:
+    """A step with the targets of its outputs."""
+
+    __slots__ = ("step", "targets")
+
+    def __init__(self, step: Step, program: Program):
+        self.step = step
+        self.targets = [_Target(program, s) if s >= 0 else None for s in step.outputs] if step.writes_out else []
