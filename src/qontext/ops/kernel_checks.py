@@ -40,3 +40,12 @@ def element_count(operand: Operand | None) -> int:
 def operand_bytes(call: Call) -> float:
     """Bytes moved when every input is read once and every wanted output is written once."""
     return sum(element_count(o) * o.type.bits / 8 for o in (*call.inputs, *call.outputs) if o is not None)
+
+
+def last_axis(operand: Operand | None) -> int:
+    """The size of the last axis, of which `last_axis_known` has said that it is a number."""
+    assert operand is not None
+    assert operand.shape
+    size = operand.shape[-1]
+    assert isinstance(size, int)
+    return size

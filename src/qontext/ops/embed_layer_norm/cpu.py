@@ -6,19 +6,72 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ... import native
+from ...errors import InputError
 from ..call import Bound, Call, Kernel
-from ..kernel_checks import dtypes_are, last_axis_known
+from ..kernel_checks import dtypes_are, last_axis, last_axis_known
+from ..native_kernel import even, even_or_none, native_takes_floats
 from .ids import check_ids, numbered_from_padding, too_long
 
 AddPositions = Callable[[torch.Tensor, Sequence[Any]], Any]
 
 
+def _tables(call: Call) -> Call:
+    """The call without its mask, which may be float32 beside tables of another dtype."""
+    return Call(call.op, call.inputs[:8], call.outputs[:2], call.attributes, call.device)
+
+
+def _native_supports(call: Call) -> str | None:
+    if call.wants(1):
+        return "the sum before the normalisation is wanted, which this kernel does not store"
+    return native_takes_floats(_tables(call))
+
+
+def _native_bind(call: Call) -> Bound:
+    embed, epsilon = native.embed_layer_norm, call.attributes["epsilon"]
+    offset, padding = call.attributes["position_offset"], call.attributes["padding_idx"]
+    has_positions, given = call.inputs[3] is not None, call.inputs[2] is not None
+    counts = call.inputs[8] is not None and call.wants(2)
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> tuple[torch.Tensor, None, torch.Tensor | None]:
+        ids, words, places, positions, kinds, types, gamma, beta, mask = inputs
+        ids = even(ids)
+        if has_positions:
+            if given:
+                places = even(places.expand(ids.shape))
+            elif padding >= 0:
+                places = numbered_from_padding(ids, padding)
+            elif ids.shape[-1] + offset > positions.shape[0]:
+                raise too_long(ids.shape[-1], offset, positions.shape[0])
+        y = words.new_empty((*ids.shape, words.shape[1])) if out is None else out[0]
+        try:
+            embed(
+                ids, even(words), even(gamma), even(beta), out=y,
+                position=even_or_none(positions), positions=places, position_offset=offset,
+                type=even_or_none(types), types=even_or_none(kinds), eps=epsilon,
+            )  # fmt: skip
+        except InputError:
+            # The library knows which id is bad by its flat place; say it by name and indices.
+            for name, index, table, rows in (
+                ("input_ids", ids, "word_embedding", words),
+                ("position_ids", places, "position_embedding", positions),
+                ("token_type_ids", kinds, "token_type_embedding", types),
+            ):
+                if index is not None:
+                    check_ids(name, index, table, rows.shape[0])
+            raise
+        lengths = None
+        if counts:
+            lengths = torch.sum(mask != 0, -1, dtype=torch.int32, out=None if out is None else out[2])
+        return y, None, lengths
+
+    return run
+
+
 def _torch_supports(call: Call) -> str | None:
     table = call.inputs[1]
     assert table is not None
-    # The mask may be float32 beside tables of another dtype: only the tables decide.
-    tables = Call(call.op, call.inputs[:8], call.outputs[:2], call.attributes, call.device)
-    return dtypes_are(tables, ("float32", "float16", "bfloat16")) or last_axis_known(table, "word_embedding")
+    return dtypes_are(_tables(call), ("float32", "float16", "bfloat16")) or last_axis_known(table, "word_embedding")
 
 
 def _positions(call: Call) -> AddPositions | None:
@@ -48,10 +101,7 @@ def _positions(call: Call) -> AddPositions | None:
 
 
 def _torch_bind(call: Call) -> Bound:
-    table = call.inputs[1]
-    assert table is not None
-    assert table.shape is not None
-    width, epsilon = table.shape[-1:], call.attributes["epsilon"]
+    width, epsilon = (last_axis(call.inputs[1]),), call.attributes["epsilon"]
     add_positions = _positions(call)
     types_given, has_types = call.inputs[4] is not None, call.inputs[5] is not None
     counts = call.inputs[8] is not None and call.wants(2)
@@ -74,4 +124,7 @@ def _torch_bind(call: Call) -> Bound:
     return run
 
 
-KERNELS = (Kernel("torch.embed_layer_norm", "cpu", _torch_supports, _torch_bind),)
+KERNELS = (
+    Kernel("native.embed_layer_norm", "cpu", _native_supports, _native_bind, writes_out=True),
+    Kernel("torch.embed_layer_norm", "cpu", _torch_supports, _torch_bind),
+)

@@ -5,8 +5,21 @@ from typing import Any
 
 import torch
 
+from ... import native
 from ..call import Bound, Call, Kernel
 from ..kernel_checks import dtypes_are
+from ..native_kernel import even, even_or_none, native_takes_floats, place
+
+
+def _native_bind(call: Call) -> Bound:
+    kind = "gelu_tanh" if call.attributes["approximate"] == "tanh" else "gelu"
+    activate = native.bias_act
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
+        x = even(inputs[0])
+        return activate(x, kind, out=place(out, 0, x), bias=even_or_none(inputs[1]))
+
+    return run
 
 
 def _torch_supports(call: Call) -> str | None:
@@ -29,4 +42,7 @@ def _torch_bind(call: Call) -> Bound:
     return plain if call.inputs[1] is None else with_bias
 
 
-KERNELS = (Kernel("torch.gelu", "cpu", _torch_supports, _torch_bind, writes_out=True, inplace=((0, 0),)),)
+KERNELS = (
+    Kernel("native.gelu", "cpu", native_takes_floats, _native_bind, writes_out=True, inplace=((0, 0),)),
+    Kernel("torch.gelu", "cpu", _torch_supports, _torch_bind, writes_out=True, inplace=((0, 0),)),
+)

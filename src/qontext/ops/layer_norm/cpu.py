@@ -6,8 +6,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ... import native
 from ..call import Bound, Call, Kernel
-from ..kernel_checks import dtypes_are, last_axis_known
+from ..kernel_checks import dtypes_are, last_axis, last_axis_known
+from ..native_kernel import even, even_or_none, native_takes_floats, place
+
+
+def _native_bind(call: Call) -> Bound:
+    epsilon, norm = call.attributes["epsilon"], native.skip_layer_norm
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
+        x = even(inputs[0])
+        gamma, beta = even_or_none(inputs[1]), even_or_none(inputs[2])
+        return norm(x, None, gamma, beta, out=place(out, 0, x), eps=epsilon)
+
+    return run
 
 
 def _torch_supports(call: Call) -> str | None:
@@ -17,10 +30,7 @@ def _torch_supports(call: Call) -> str | None:
 
 
 def _torch_bind(call: Call) -> Bound:
-    x = call.inputs[0]
-    assert x is not None
-    assert x.shape is not None
-    width, epsilon = x.shape[-1:], call.attributes["epsilon"]
+    width, epsilon = (last_axis(call.inputs[0]),), call.attributes["epsilon"]
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
         return F.layer_norm(inputs[0], width, inputs[1], inputs[2], epsilon)
@@ -28,4 +38,7 @@ def _torch_bind(call: Call) -> Bound:
     return run
 
 
-KERNELS = (Kernel("torch.layer_norm", "cpu", _torch_supports, _torch_bind),)
+KERNELS = (
+    Kernel("native.layer_norm", "cpu", native_takes_floats, _native_bind, writes_out=True, inplace=((0, 0),)),
+    Kernel("torch.layer_norm", "cpu", _torch_supports, _torch_bind),
+)

@@ -14,7 +14,7 @@ def _bind(call: Call) -> Bound:
         lengths = keep.sum(1, dtype=torch.int32)
         cu_seqlens = torch.zeros(len(lengths) + 1, dtype=torch.int32)
         torch.cumsum(lengths, 0, dtype=torch.int32, out=cu_seqlens[1:])
-        longest = lengths.max() if len(lengths) else cu_seqlens[0]
+        longest = lengths.max() if len(lengths) else cu_seqlens[0].clone()
         return keep.view(-1).nonzero().view(-1), cu_seqlens, longest
 
     return run

@@ -6,8 +6,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ... import native
 from ..call import Bound, Call, Kernel
-from ..kernel_checks import dtypes_are, last_axis_known
+from ..kernel_checks import dtypes_are, last_axis, last_axis_known
+from ..native_kernel import even, even_or_none, native_takes_floats, place
+
+
+def _native_bind(call: Call) -> Bound:
+    epsilon, norm = call.attributes["epsilon"], native.skip_layer_norm
+    wants_sum = call.wants(1)
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        x, skip, gamma, beta, bias = inputs
+        x = even(x)
+        y, total = place(out, 0, x), place(out, 1, x) if wants_sum else None
+        norm(
+            x, even(skip), even(gamma), even_or_none(beta),
+            out=y, bias=even_or_none(bias), sum_out=total, eps=epsilon,
+        )  # fmt: skip
+        return y, total
+
+    return run
 
 
 def _torch_supports(call: Call) -> str | None:
@@ -17,10 +36,7 @@ def _torch_supports(call: Call) -> str | None:
 
 
 def _torch_bind(call: Call) -> Bound:
-    x = call.inputs[0]
-    assert x is not None
-    assert x.shape is not None
-    width, epsilon = x.shape[-1:], call.attributes["epsilon"]
+    width, epsilon = (last_axis(call.inputs[0]),), call.attributes["epsilon"]
     has_x_bias = call.inputs[4] is not None
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,4 +48,9 @@ def _torch_bind(call: Call) -> Bound:
     return run
 
 
-KERNELS = (Kernel("torch.skip_layer_norm", "cpu", _torch_supports, _torch_bind),)
+KERNELS = (
+    Kernel(
+        "native.skip_layer_norm", "cpu", native_takes_floats, _native_bind, writes_out=True, inplace=((0, 0), (0, 1))
+    ),
+    Kernel("torch.skip_layer_norm", "cpu", _torch_supports, _torch_bind),
+)
