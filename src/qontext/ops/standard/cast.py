@@ -9,6 +9,9 @@ from .data_types import FLOAT8, NARROW, data_type, held_as
 from .declare import Attributes, Context, Inputs
 from .operands import needed
 
+# Halfway between the largest value, 448, and the next step of that size; a tie goes to the even 448.
+_E4M3FN_ROUNDS_BEYOND = 464
+
 
 def to_float8(x: torch.Tensor, dtype: torch.dtype, saturate: bool) -> torch.Tensor:
     """x rounded to an 8-bit float; beyond its range the largest value if `saturate`, else NaN or infinity."""
@@ -16,6 +19,9 @@ def to_float8(x: torch.Tensor, dtype: torch.dtype, saturate: bool) -> torch.Tens
     if saturate:
         limit = torch.finfo(dtype).max
         wide = wide.clamp(-limit, limit)
+    elif dtype == torch.float8_e4m3fn:
+        # This type has no infinity, and torch may give its largest value where ONNX wants NaN.
+        wide = torch.where(wide.abs() > _E4M3FN_ROUNDS_BEYOND, float("nan"), wide)
     return wide.to(dtype)
 
 
@@ -27,10 +33,8 @@ def convert(x: torch.Tensor, dtype: torch.dtype, saturate: bool = True) -> torch
 
 
 def narrow(x: torch.Tensor, kind: ir.DataType) -> torch.Tensor:
-    """x as 2- or 4-bit integers, one to a byte: the low bits of an integer, a float rounded and held to the range."""
+    """x as 2- or 4-bit integers, one to a byte: the low bits of the whole number."""
     held, low, high = NARROW[kind]
-    if x.is_floating_point():
-        return torch.round(x.to(torch.float32)).clamp(low, high).to(held)
     span = high - low + 1
     return ((x.to(torch.int64) - low).remainder(span) + low).to(held)
 

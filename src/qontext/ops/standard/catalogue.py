@@ -74,7 +74,7 @@ OPS: tuple[StandardOp, ...] = (
     StandardOp("Where", 9, each.where),
     each.unary("IsNaN", 9, torch.isnan),
     StandardOp("IsInf", 10, each.is_inf),
-    each.unary("BitwiseNot", 18, torch.bitwise_not),
+    each.unary("BitwiseNot", 18, each.inverted),
     each.binary("BitwiseAnd", 18, torch.bitwise_and),
     each.binary("BitwiseOr", 18, torch.bitwise_or),
     each.binary("BitwiseXor", 18, torch.bitwise_xor),

@@ -34,6 +34,8 @@ _HELD = {
 } | {kind: held for kind, (held, _, _) in NARROW.items()}
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
+# torch computes next to nothing on these; the wider type holds all their values. (None does for uint64.)
+UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 HALVES = (torch.float16, torch.bfloat16)
 
 

@@ -1,15 +1,25 @@
 """Operators that work on each element alone: arithmetic, comparison, logic, bits."""
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 
 from .attributes import flag, word
+from .data_types import UNSIGNED
 from .declare import Attributes, Context, Inputs, Run, StandardOp
 from .operands import all_needed, meeting_device, needed, optional, together
 
 _Two = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _computed(function: _Two, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """function(a, b), through a wider type for the unsigned integers that torch holds but cannot compute."""
+    wide = UNSIGNED.get(a.dtype)
+    if wide is None:
+        return function(a, b)
+    result = function(a.to(wide), b.to(wide))
+    return result if result.dtype == torch.bool else result.to(a.dtype)
 
 
 def unary(name: str, since: int, function: Callable[[torch.Tensor], torch.Tensor]) -> StandardOp:
@@ -26,7 +36,7 @@ def binary(name: str, since: int, function: _Two) -> StandardOp:
 
     def run(inputs: Inputs, attributes: Attributes, context: Context) -> torch.Tensor:
         a, b = together(needed(name, inputs, 0), needed(name, inputs, 1))
-        return function(a, b)
+        return _computed(function, a, b)
 
     return StandardOp(name, since, run)
 
@@ -35,7 +45,7 @@ def variadic(name: str, since: int, function: _Two) -> StandardOp:
     """An operator that folds any number of tensors, which broadcast, from the left."""
 
     def run(inputs: Inputs, attributes: Attributes, context: Context) -> torch.Tensor:
-        return reduce(function, together(*all_needed(name, inputs)))
+        return reduce(partial(_computed, function), together(*all_needed(name, inputs)))
 
     return StandardOp(name, since, run)
 
@@ -52,10 +62,15 @@ def power(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.pow(a, b).to(a.dtype)
 
 
+def inverted(x: torch.Tensor) -> torch.Tensor:
+    """Every bit of x turned over."""
+    return torch.bitwise_xor(x, torch.full((), -1, dtype=torch.int64, device=x.device).to(x.dtype))
+
+
 def mod(inputs: Inputs, attributes: Attributes, context: Context) -> torch.Tensor:
     """The remainder with the sign of the divisor, or (fmod = 1) of the dividend."""
     a, b = together(needed("Mod", inputs, 0), needed("Mod", inputs, 1))
-    return torch.fmod(a, b) if flag("Mod", attributes, "fmod") else torch.remainder(a, b)
+    return _computed(torch.fmod if flag("Mod", attributes, "fmod") else torch.remainder, a, b)
 
 
 def mean(inputs: Inputs, attributes: Attributes, context: Context) -> torch.Tensor:
@@ -95,7 +110,7 @@ def bit_shift(inputs: Inputs, attributes: Attributes, context: Context) -> torch
     """The bits of x moved by y places."""
     x, y = together(needed("BitShift", inputs, 0), needed("BitShift", inputs, 1))
     left = word("BitShift", attributes, "direction", ("LEFT", "RIGHT"), "") == "LEFT"
-    return torch.bitwise_left_shift(x, y) if left else torch.bitwise_right_shift(x, y)
+    return _computed(torch.bitwise_left_shift if left else torch.bitwise_right_shift, x, y)
 
 
 def identity(name: str) -> Run:

@@ -135,8 +135,10 @@ def depth_to_space(inputs: Inputs, attributes: Attributes, context: Context) -> 
 
 
 def space_to_depth(inputs: Inputs, attributes: Attributes, context: Context) -> torch.Tensor:
-    """Squares `[B, C, H*b, W*b]` laid out as blocks of channels `[B, b*b*C, H, W]`."""
+    """Squares `[B, C, H*b, W*b]` laid out as blocks of channels `[B, C*b*b, H, W]`."""
     x = needed("SpaceToDepth", inputs, 0)
     b = integer("SpaceToDepth", attributes, "blocksize")
+    mode = word("SpaceToDepth", attributes, "mode", ("DCR", "CRD"), "DCR")
     n, c, h, w = x.shape
-    return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, h // b, w // b)
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    return x.reshape(n, c, h // b, b, w // b, b).permute(order).reshape(n, -1, h // b, w // b)
