@@ -9,6 +9,7 @@ import torch
 
 from . import native
 from .builder.compile import Compiled, Settings, compile_model
+from .builder.engine_file import Facts, read_engine, write_engine
 from .builder.tune import Tuner
 from .errors import ArgumentError
 from .fusion.rule import Rule
@@ -117,9 +118,8 @@ class Engine:
 
         Raises EngineFileError when the folder cannot be written.
         """
-        from .files.write import write_engine  # needs Engine
-
-        write_engine(self, path)
+        facts = Facts(self.name, self.task, self.config, self.tokenizer, self.input_rules)
+        write_engine(path, self.compiled, facts)
 
     def save_onnx(self, path: str | os.PathLike[str]) -> None:
         """Writes the fused model as ONNX (before packing and lowering), our operators with their function bodies.
@@ -130,7 +130,9 @@ class Engine:
         from .ops.body import with_bodies
 
         if self.compiled.fused is None:
-            raise ArgumentError("save_onnx: an engine loaded from a .qx file holds the packed program only; build it anew")
+            raise ArgumentError(
+                "save_onnx: an engine loaded from a .qx file holds the packed program only; build it anew"
+            )
         write_onnx(with_bodies(self.compiled.fused), path)
 
     def __str__(self) -> str:
@@ -141,9 +143,7 @@ class Engine:
             width = max((len(s.op) for s in program.steps), default=0)
             kernels = max((len(s.kernel) for s in program.steps), default=0)
             for i, step in enumerate(program.steps):
-                shown = ", ".join(
-                    f"{o.dtype}{_shape(o.shape)}" for o in step.call.outputs if o is not None
-                )
+                shown = ", ".join(f"{o.dtype}{_shape(o.shape)}" for o in step.call.outputs if o is not None)
                 lines.append(f"  {i:3d}  {step.op:{width}}  {step.kernel:{kernels}}  -> {shown}  {step.origin}")
             results = ", ".join(f"{v.name}: {type_text(v)}" for v in program.graph.outputs)
             lines.append(f"return {results}")
@@ -204,9 +204,8 @@ def load(path: str | os.PathLike[str], *, plugins: Sequence[Op] = ()) -> Engine:
         EngineFileError: truncated, damaged, foreign or newer files, a machine without the needed instruction set.
         PluginError: a missing plugin, or one of another version.
     """
-    from .files.read import read_engine  # needs Engine
-
-    return read_engine(path, plugins)
+    compiled, facts = read_engine(path, plugins)
+    return Engine(compiled, facts.name, facts.task, facts.config, facts.tokenizer, facts.inputs)
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

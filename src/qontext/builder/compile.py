@@ -146,14 +146,14 @@ def compile_model(
     ledger = Ledger(dict(model.ledger.sources), dict(model.ledger.folded), dict(model.ledger.removed))
     known, updates = known_nodes(ops), updates_of(ops)
     verify(graph, known, updates, after="import")
-    inference = _inferred(graph, ops)
+    inference = inferred(graph, ops)
     before = graph.num_nodes()
     fuse(graph, ledger, inference, rules, say)
     ledger.check(graph)
     verify(graph, known, updates, after="fusion")
     say(f"fused {before} nodes into {graph.num_nodes()} in {time.perf_counter() - start:.2f} s")
     fused = graph.clone(allow_outer_scope_values=False)
-    inference = _inferred(graph, ops)
+    inference = inferred(graph, ops)
     if settings.packing:
         packing = remove_padding(graph, inference, model.attention_mask)
     else:
@@ -163,13 +163,14 @@ def compile_model(
     lower_precision(graph, settings.precision)
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
-    program = plan_program("encode", graph, _inferred(graph, ops), device_of(settings.device), tuner)
+    program = plan_program("encode", graph, inferred(graph, ops), device_of(settings.device), tuner)
     seconds = time.perf_counter() - start
     say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls; built in {seconds:.2f} s")
     return Compiled(settings, {"encode": program}, ledger, packing, fused, tuner, tuple(plugins), lines, seconds)
 
 
-def _inferred(graph: ir.Graph, ops: dict[str, Op]) -> Inference:
+def inferred(graph: ir.Graph, ops: dict[str, Op]) -> Inference:
+    """A finished inference of a graph. Raises GraphError for contradicting shapes."""
     inference = Inference(ops, graph.opset_imports.get("", 23))
     inference.run(graph)
     return inference

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 import torch
 
-from ..dtypes import from_onnx
 from ..errors import GraphError
 from ..graph.attributes import values_of
 from ..graph.dims import Dim, Shape
 from ..graph.ledger import ids_of, origin_of
-from ..graph.tensors import constant_of
 from ..ops.call import Bound, Call, Device, Operand, Result, Tensors
 from ..ops.declare import Op
 from ..ops.eager import candidates
@@ -135,31 +133,33 @@ def _step(
         values_of(node),
         device,
     )
-    common = {"name": node.name or node.op_type, "op": node.op_type, "inputs": given, "outputs": produced}
-    op = inference.ops.get(node.op_type)
-    if op is None or node.domain != op.domain:
+    name = node.name or node.op_type
+    op = op_of(node, inference.ops)
+    if op is None:
         run = _standard(node, inference.opset, call)
-        return Step(kernel=f"onnx.{node.op_type}", run=run, call=call, ids=ids_of(node), origin=origin_of(node), **common)
+        kind = f"onnx.{node.op_type}"
+        return Step(name, node.op_type, kind, run, given, produced, call, ids_of(node), origin_of(node))
     call = replace(
         call,
         inputs=call.inputs + (None,) * (len(op.inputs) - len(call.inputs)),
         outputs=call.outputs + (None,) * (len(op.outputs) - len(call.outputs)),
         attributes=op.complete_attributes(call.attributes),
     )
-    common["inputs"] = given + (-1,) * (len(op.inputs) - len(given))
-    common["outputs"] = produced + (-1,) * (len(op.outputs) - len(produced))
     able, refused = candidates(op, call)
     kernel, timings = tuner.choose(op, call, able)
     return Step(
-        kernel=kernel.name,
-        run=kernel.bind(call),
-        call=call,
-        ids=ids_of(node),
-        origin=origin_of(node),
+        name,
+        node.op_type,
+        kernel.name,
+        kernel.bind(call),
+        given + (-1,) * (len(op.inputs) - len(given)),
+        produced + (-1,) * (len(op.outputs) - len(produced)),
+        call,
+        ids_of(node),
+        origin_of(node),
         writes_out=kernel.writes_out and _sized(call),
         timings=timings,
         refused=tuple(refused),
-        **common,
     )
 
 
@@ -188,10 +188,9 @@ def _binds(node: ir.Node, inference: Inference, bound: set[str]) -> tuple[tuple[
         if value.name == "":
             continue
         for axis, dim in enumerate(inference.shape(value) or ()):
-            if isinstance(dim, Dim) and len(dim.symbols) == 1 and dim.symbols[0] not in bound:
-                if dim.coefficient == 1 and dim.offset == 0:
-                    bound.add(dim.symbols[0])
-                    found.append((i, axis, dim.symbols[0]))
+            if isinstance(dim, Dim) and dim == Dim((dim.symbols[0],)) and dim.symbols[0] not in bound:
+                bound.add(dim.symbols[0])
+                found.append((i, axis, dim.symbols[0]))
     return tuple(found)
 
 
@@ -223,9 +222,8 @@ def _placeable(
             for s in step.inputs:
                 if s >= 0:
                     end[s] = max(end[s], reach)
-    result_slots = {s for s in kept}
     lives = []
-    viewed_outputs = _viewed_by_outputs(steps, result_slots)
+    viewed_outputs = _viewed_by_outputs(steps, kept)
     for index, step in enumerate(steps):
         if not step.writes_out:
             continue
@@ -245,23 +243,6 @@ def _viewed_by_outputs(steps: Sequence[Step], outputs: set[int]) -> set[int]:
         if step.kernel.startswith("onnx.") and any(s in reached for s in step.outputs):
             reached.update(s for s in step.inputs if s >= 0)
     return reached - outputs
-
-
-def dtype_of(value: ir.Value) -> str:
-    """The dtype name of a graph value. Raises GraphError when it was never inferred."""
-    if value.dtype is None:
-        raise GraphError(f"the dtype of {value.name!r} is unknown")
-    return from_onnx(value.dtype).name
-
-
-def constants_of(graph: ir.Graph) -> dict[str, torch.Tensor]:
-    """All weights of a graph by name."""
-    found = {}
-    for name, value in graph.initializers.items():
-        tensor = constant_of(value)
-        assert tensor is not None
-        found[name] = tensor
-    return found
 
 
 def op_of(node: ir.Node, ops: Mapping[str, Op]) -> Op | None:

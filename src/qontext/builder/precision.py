@@ -1,4 +1,4 @@
-"""Lowering float32 compute to bf16 or fp16: weights and activations change their type, inputs and outputs keep theirs."""
+"""Lowering float32 compute to bf16 or fp16: weights and activations change their type, inputs and outputs do not."""
 
 import onnx_ir as ir
 import torch
@@ -69,7 +69,9 @@ def _retype(node: ir.Node, dtype: torch.dtype, onnx_type: ir.DataType) -> None:
 
 
 def _cast_input(graph: ir.Graph, value: ir.Value, to: ir.DataType) -> None:
-    node = ir.Node("", "Cast", [value], attributes_of({"to": int(to)}), num_outputs=1, name=f"precision/in/{value.name}")
+    node = ir.Node(
+        "", "Cast", [value], attributes_of({"to": int(to)}), num_outputs=1, name=f"precision/in/{value.name}"
+    )
     node.outputs[0].name = node.name
     set_origin(node, "precision")
     for user, index in list(value.uses()):

@@ -31,7 +31,9 @@ def call_key(call: Call) -> str:
         return f"{operand.dtype}[{shape}]{'w' if operand.constant is not None else ''}"
 
     attributes = ",".join(f"{k}={v}" for k, v in sorted(call.attributes.items()))
-    return f"{call.op}({';'.join(one(o) for o in call.inputs)})->({';'.join(one(o) for o in call.outputs)})|{attributes}"
+    return (
+        f"{call.op}({';'.join(one(o) for o in call.inputs)})->({';'.join(one(o) for o in call.outputs)})|{attributes}"
+    )
 
 
 def _shape_text(dim: object) -> str:
@@ -81,7 +83,9 @@ class Tuner:
             if kernel.writes_out:
                 first = next(t for t in inputs if t is not None)
                 filled = _filled(call)
-                out = [None if o is None else torch.empty(s, dtype=o.type.torch, device=first.device) for o, s in filled]
+                out = [
+                    None if o is None else torch.empty(s, dtype=o.type.torch, device=first.device) for o, s in filled
+                ]
             run(inputs, out)
             run(inputs, out)
             times = []

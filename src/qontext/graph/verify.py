@@ -54,12 +54,12 @@ def problems_of(graph: ir.Graph, known: Callable[[ir.Node], bool], updates: Upda
             problems.append(f"{_node(node)} uses the unknown operator {node.domain or 'ai.onnx'}::{node.op_type}")
         else:
             for _, index in updates(node).items():
-                value = node.inputs[index] if index < len(node.inputs) else None
-                if value is None:
+                target = node.inputs[index] if index < len(node.inputs) else None
+                if target is None:
                     continue
-                if value.is_initializer():
-                    problems.append(f"{_node(node)} would write over the weight {value.name!r}")
-                donated[value] = node
+                if target.is_initializer():
+                    problems.append(f"{_node(node)} would write over the weight {target.name!r}")
+                donated[target] = node
         for value in node.outputs:
             name(value)
             defined.add(value)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ..dtypes import BY_NAME, by_name, from_onnx
+from ..dtypes import BY_NAME, by_name, from_onnx, from_torch
 from ..errors import ArgumentError, GraphError, QontextError
 from ..graph.attributes import attributes_of
 from ..graph.dims import Shape, parse_dim, text, to_onnx
@@ -98,7 +98,7 @@ class Network:
         """A weight (an initializer of the graph), under its own name."""
         held = _as_tensor(tensor)
         value = ir.Value(name=name, const_value=tensor_to_onnx(held, name))
-        value.shape, value.dtype = ir.Shape(list(held.shape)), value.const_value.dtype if value.const_value else None
+        value.shape, value.type = ir.Shape(list(held.shape)), ir.TensorType(from_torch(held.dtype).onnx)
         self.graph.register_initializer(value)
         return self._own(value)
 
@@ -180,7 +180,7 @@ class Network:
     # -- the end -----------------------------------------------------------------------------------------------
 
     def model(self) -> ir.Model:
-        """The ONNX model of what was built (shared, not copied). Raises GraphError when nothing was marked as output."""
+        """The ONNX model of what was built (shared, not copied). Raises GraphError when it has no output."""
         if not self.graph.outputs:
             raise GraphError(f"network {self.graph.name!r} has no output; mark one with network.output(value, name)")
         return ir.Model(self.graph, ir_version=IR_VERSION, producer_name="qontext")

@@ -11,16 +11,17 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..dtypes import BY_NAME
 from ..graph.attributes import attributes_of, values_of
 from ..graph.dims import Dim
-from ..graph.tensors import constant_of
 from ..graph.ledger import ids_of, origin_of, set_ids, set_origin
+from ..graph.tensors import constant_of
 from ..ops.declare import DOMAIN
 from ..ops.infer import Inference
 
 TOKEN_WISE = frozenset({"Linear", "LayerNorm", "RMSNorm", "SkipLayerNorm", "Gelu"})
-ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Tanh", "Relu", "Sigmoid", "Erf", "Sqrt", "Neg", "Exp", "Pow", "Cast"})
+ELEMENTWISE = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Tanh", "Relu", "Sigmoid", "Erf", "Sqrt", "Neg", "Exp", "Pow", "Cast"}
+)
 PACKED_LAYOUT = {
     "B S (three N D)": "T (three N D)",
     "B S (N three D)": "T (N three D)",
@@ -206,7 +207,9 @@ class _Pass:
         types = None if types is None else self.pack(types, node)
         return [self.pack(ids, node), word, positions, position_table, types, type_table, weight, bias]
 
-    def _attention(self, node: ir.Node, attributes: dict[str, Any], heads: int) -> tuple[list[Any], dict[str, Any], str]:
+    def _attention(
+        self, node: ir.Node, attributes: dict[str, Any], heads: int
+    ) -> tuple[list[Any], dict[str, Any], str]:
         layout = attributes["layout"]
         if layout not in PACKED_LAYOUT:
             raise _Refused(f"layout {layout!r} has no packed form")
@@ -258,7 +261,17 @@ class _Pass:
         return [self.packed[data], self.cu_seqlens]
 
 
-_QKV_INPUTS = ("qkv", "lengths", "mask", "bias", "cu_seqlens", "max_seqlen", "prefix_lengths", "qkv_scale", "context_scale")
+_QKV_INPUTS = (
+    "qkv",
+    "lengths",
+    "mask",
+    "bias",
+    "cu_seqlens",
+    "max_seqlen",
+    "prefix_lengths",
+    "qkv_scale",
+    "context_scale",
+)
 _ATTENTION_INPUTS = (
     "query", "key", "value", "mask", "bias", "past_key", "past_value", "key_lengths", "cu_seqlens_q", "cu_seqlens_kv",
     "max_seqlen_q", "max_seqlen_kv", "prefix_lengths",

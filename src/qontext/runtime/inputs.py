@@ -34,7 +34,9 @@ def prepare_inputs(
     """
     if not isinstance(given, Mapping):
         raise InputError(f"run takes a dict of arrays by input name, got a {type(given).__name__}")
-    problems = [f"unknown input {n!r}; the engine has {', '.join(program.inputs)}" for n in given if n not in program.inputs]
+    problems = [
+        f"unknown input {n!r}; the engine has {', '.join(program.inputs)}" for n in given if n not in program.inputs
+    ]
     for name in program.inputs:
         rule = rules.get(name, InputRule())
         if name not in given and (rule.default is None or rule.like not in given):
@@ -104,7 +106,9 @@ def _check_sizes(
             if isinstance(dim, Dim):
                 other, owner = sizes.setdefault(dim.symbols[0], (size, name))
                 if other != size:
-                    problems.append(f"input {name!r} has {size} on axis {axis} ({dim}), but {owner!r} has {other} there")
+                    problems.append(
+                        f"input {name!r} has {size} on axis {axis} ({dim}), but {owner!r} has {other} there"
+                    )
     if problems:
         raise ShapeError(all_problems("run", problems))
     if "B" in sizes and "S" in sizes:
@@ -127,4 +131,3 @@ def _check_range(name: str, tensor: torch.Tensor, limit: int) -> None:
         bad = ((tensor < 0) | (tensor >= limit)).nonzero()[0].tolist()
         value = int(tensor[tuple(bad)])
         raise InputError(f"run: input {name!r} holds {value} at {bad}; allowed are 0 to {limit - 1}")
-
