@@ -4,6 +4,7 @@ It is built at install and optional: `available()` and `status()` say whether it
 tensors that the caller gives. Importing this package loads nothing; the first call does.
 """
 
+from qontext.native.attention import attention, attention_fused
 from qontext.native.elementwise import bias_act
 from qontext.native.library import ISAS, Status, available, isa, set_isa, status
 from qontext.native.norm import embed_layer_norm, skip_layer_norm
@@ -13,6 +14,8 @@ from qontext.native.rows import gather_rows, scatter_rows
 __all__ = [
     "ISAS",
     "Status",
+    "attention",
+    "attention_fused",
     "available",
     "bias_act",
     "embed_layer_norm",
