@@ -66,7 +66,9 @@ def cases() -> Iterable[Case]:
     yield Case("offset", _make(2, 9, 16), {"position_offset": 2})
     yield Case("roberta", _make(2, 9, 16, padding=1), {"padding_idx": 1})
     yield Case("packed", _make(0, 13, 31, position_ids="T"), outputs=_ALL[:2])
-    for name, mask in (("int64", torch.int64), ("int32", torch.int32), ("bool", torch.bool), ("float", torch.float32)):
-        yield Case(f"mask_{name}", _make(4, 11, 16, mask=mask), outputs=_ALL)
+    yield Case("all_outputs", _make(3, 8, 16, mask=torch.int64), outputs=_ALL)
+    for mask in (torch.int64, torch.int32, torch.bool, torch.float32):
+        name = f"mask_{str(mask).removeprefix('torch.')}"
+        yield Case(name, _make(4, 11, 16, mask=mask), outputs=("y", "lengths"))
     for batch in (1, 8):
         yield Case(f"bert_{batch}x128", _make(batch, 128, 768, vocabulary=30522, positions=512), bench=True)

@@ -8,6 +8,7 @@ import torch
 from ...graph.dims import text
 from ..call import Bound, Call, Kernel
 from ..kernel_checks import dtypes_are, rank_known
+from ..native_kernel import even, even_or_none
 
 # How `mkldnn::_linear_pointwise` names activations: (attribute, algorithm).
 _ONEDNN = {
@@ -44,7 +45,7 @@ def _onednn_supports(call: Call) -> str | None:
 
 
 def _onednn_bind(call: Call) -> Bound:
-    x, weight, _, residual = call.inputs[:4]
+    x, weight, bias, residual = call.inputs[:4]
     assert x is not None
     assert weight is not None
     assert weight.constant is not None
@@ -55,13 +56,18 @@ def _onednn_bind(call: Call) -> Bound:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.constant.detach(), tokens or None)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     attribute, algorithm = _ONEDNN[call.attributes["activation"]]
+    # oneDNN reads operands as if they were contiguous.
+    constant_bias = bias is None or bias.constant is not None
+    kept = even_or_none(bias.constant) if bias is not None else None
 
     def plain(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        return multiply(inputs[0], packed, inputs[2], attribute, [], algorithm)
+        b = kept if constant_bias else even(inputs[2])
+        return multiply(even(inputs[0]), packed, b, attribute, [], algorithm)
 
     # The fused addition of oneDNN is slower than a separate one (measured), so the residual is added afterwards.
     def with_residual(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        return multiply(inputs[0], packed, inputs[2], attribute, [], algorithm).add_(inputs[3])
+        b = kept if constant_bias else even(inputs[2])
+        return multiply(even(inputs[0]), packed, b, attribute, [], algorithm).add_(inputs[3])
 
     return plain if residual is None else with_residual
 

@@ -29,7 +29,8 @@ def _make(
 
 def cases() -> Iterable[Case]:
     yield Case("one_row", _make((1,), 64))
-    yield Case("width_1", _make((3,), 1))
+    # One value has no variance: with a tiny epsilon any rounding of its mean would be multiplied without bound.
+    yield Case("width_1", _make((3,), 1), {"epsilon": 0.5})
     yield Case("odd", _make((7,), 33), outputs=_BOTH)
     yield Case("rank_1", _make((), 20, x_bias=True), outputs=_BOTH)
     yield Case("rank_3", _make((2, 5), 129, x_bias=True))
