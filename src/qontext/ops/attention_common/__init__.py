@@ -1,0 +1,1 @@
+"""What QKVToContext and Attention share: layouts, masks, the reference softmax, checks and kernels."""

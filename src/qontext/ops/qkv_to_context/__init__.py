@@ -1,0 +1,1 @@
+"""The QKVToContext operator: declaration, reference, kernels, cases."""

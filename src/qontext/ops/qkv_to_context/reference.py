@@ -1,0 +1,41 @@
+"""QKVToContext in plain torch."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from ..attention_common.layouts import CONTEXT_OF, from_heads, is_packed
+from ..attention_common.problem import boundaries
+from ..attention_common.softmax import attend
+from .problem import problem_of
+
+
+def reference(
+    qkv: torch.Tensor,
+    lengths: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: torch.Tensor | None = None,
+    prefix_lengths: torch.Tensor | None = None,
+    qkv_scale: torch.Tensor | None = None,
+    context_scale: torch.Tensor | None = None,
+    **attributes: Any,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """softmax(scale * Q K^T + masks) V for every head, with Q, K and V cut out of the projection.
+
+    The scales belong to int8 projections, which the declaration refuses so far, so they are always None here.
+    """
+    problem = problem_of((qkv, lengths, mask, bias, cu_seqlens, max_seqlen, prefix_lengths), attributes)
+    steps = attend(problem)
+    values = problem.value
+    if is_packed(attributes["layout"]):
+        assert cu_seqlens is not None
+        bounds = boundaries(cu_seqlens, values.shape[0], "cu_seqlens")
+        padded = values.new_zeros(len(bounds) - 1, steps.masked.shape[-1], *values.shape[1:])
+        for b, (start, end) in enumerate(pairwise(bounds)):
+            padded[b, : end - start] = values[start:end]
+        values = padded
+    context = from_heads(steps.context, CONTEXT_OF[attributes["layout"]])
+    return context.contiguous(), steps.masked, values.transpose(1, 2).contiguous()
