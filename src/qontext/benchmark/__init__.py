@@ -1,0 +1,1 @@
+"""Measuring qontext against its peers, in one process, outputs checked first."""
