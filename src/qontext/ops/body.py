@@ -83,6 +83,8 @@ def with_bodies(model: ir.Model, plugins: Sequence[Op] = ()) -> ir.Model:
     _raise_opset(copy)
     for node, function in zip(_fused_nodes(copy, ops), functions, strict=True):
         node.overload = function.overload
+        node.resize_inputs(len(function.inputs))  # what is cut off is absent
+        node.resize_outputs(len(function.outputs))
         copy.functions[function.identifier()] = function
         copy.graph.opset_imports.setdefault(function.domain, 1)
     copy.ir_version = max(copy.ir_version or 0, IR_VERSION)

@@ -9,6 +9,7 @@ from .layer_norm.op import OP as LAYER_NORM
 from .linear.op import OP as LINEAR
 from .pack_index.op import OP as PACK_INDEX
 from .pack_tokens.op import OP as PACK_TOKENS
+from .qkv_to_context.op import OP as QKV_TO_CONTEXT
 from .rms_norm.op import OP as RMS_NORM
 from .skip_layer_norm.op import OP as SKIP_LAYER_NORM
 from .unpack_tokens.op import OP as UNPACK_TOKENS
@@ -21,6 +22,7 @@ OPS: tuple[Op, ...] = (
     SKIP_LAYER_NORM,
     EMBED_LAYER_NORM,
     GELU,
+    QKV_TO_CONTEXT,
     PACK_INDEX,
     PACK_TOKENS,
     UNPACK_TOKENS,
