@@ -155,7 +155,7 @@ def compile_model(
     fused = graph.clone(allow_outer_scope_values=False)
     inference = inferred(graph, ops)
     if settings.packing:
-        packing = remove_padding(graph, inference, model.attention_mask)
+        packing = remove_padding(graph, inference, ledger, model.attention_mask)
     else:
         packing = PackingReport("packing was switched off")
     say(f"padding: {packing.reason or f'{packing.packed} nodes run on packed tokens'}")

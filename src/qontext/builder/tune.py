@@ -30,10 +30,14 @@ def call_key(call: Call) -> str:
         shape = "?" if operand.shape is None else ",".join(_shape_text(d) for d in operand.shape)
         return f"{operand.dtype}[{shape}]{'w' if operand.constant is not None else ''}"
 
-    attributes = ",".join(f"{k}={v}" for k, v in sorted(call.attributes.items()))
+    attributes = ",".join(f"{k}={_plain(v)}" for k, v in sorted(call.attributes.items()))
     return (
         f"{call.op}({';'.join(one(o) for o in call.inputs)})->({';'.join(one(o) for o in call.outputs)})|{attributes}"
     )
+
+
+def _plain(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)  # files hold attributes in float32
 
 
 def _shape_text(dim: object) -> str:

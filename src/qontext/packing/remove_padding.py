@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ..graph.attributes import attributes_of, values_of
 from ..graph.dims import Dim
-from ..graph.ledger import ids_of, origin_of, set_ids, set_origin
+from ..graph.ledger import Ledger, ids_of, origin_of, set_ids, set_origin
 from ..graph.tensors import constant_of
 from ..ops.declare import DOMAIN
 from ..ops.infer import Inference
@@ -278,11 +278,12 @@ _ATTENTION_INPUTS = (
 )  # fmt: skip
 
 
-def remove_padding(graph: ir.Graph, inference: Inference, attention_mask: str | None) -> PackingReport:
+def remove_padding(graph: ir.Graph, inference: Inference, ledger: Ledger, attention_mask: str | None) -> PackingReport:
     """Rewrites a fused graph to run on packed tokens.
 
     Args:
         graph: the fused graph; changed in place.
+        ledger: learns what became superfluous.
         attention_mask: name of the graph input [B, S] that says which tokens are real, 0 for padding.
     Returns:
         What was packed and what was not, with reasons. The graph is untouched when `reason` is set.
@@ -306,12 +307,14 @@ def remove_padding(graph: ir.Graph, inference: Inference, attention_mask: str | 
             value.name = f"{name}/before_packing"
             padded.name = name
             value.replace_all_uses_with(padded, replace_graph_outputs=True)
-    _sweep(graph)
+    _sweep(graph, ledger)
     return work.report
 
 
-def _sweep(graph: ir.Graph) -> None:
-    """Deletes the padded forms that nobody reads any more (their ids have moved to the packed ones)."""
+def _sweep(graph: ir.Graph, ledger: Ledger) -> None:
+    """Deletes what nobody reads any more: padded forms (their ids have moved) and the arithmetic of the mask."""
     for node in reversed(list(graph)):
-        if not ids_of(node) and not any(v.uses() or v.is_graph_output() for v in node.outputs):
+        if not any(v.uses() or v.is_graph_output() for v in node.outputs):
+            if ids_of(node):
+                ledger.remove(node, "padding removal: cu_seqlens say what the mask said")
             graph.remove(node, safe=True)
