@@ -1,5 +1,7 @@
 """Function bodies of operators, run in ONNX Runtime as an oracle of its own."""
 
+import re
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,6 +13,7 @@ import torch
 from qontext.dtypes import by_name
 from qontext.errors import GraphError, UnsupportedOperatorError
 from qontext.graph.attributes import attributes_of
+from qontext.ops import axes_match
 from qontext.ops.body import OPSET, function_for, with_bodies
 from qontext.ops.call import Call
 from qontext.ops.catalogue import BY_NAME, OPS
@@ -18,12 +21,13 @@ from qontext.ops.declare import Op, Param
 
 # Operators of which no variant can be said in standard operators, each with the reason.
 WITHOUT_BODY: dict[str, str] = {}
+OPEN_AXES = ("...", "B", "S", "Skv", "T", "Tkv", "B+1")
 
 
 def model_of(op: Op, call: Call, opset: int = OPSET) -> ir.Model:
     """A model of one node, its present inputs and wanted outputs as those of the graph."""
-    inputs = [_value(p, o) for p, o in zip(op.inputs, call.inputs, strict=True)]
-    outputs = [_value(p, o) for p, o in zip(op.outputs, call.outputs, strict=True)]
+    inputs = [_value(p, o, call.attributes) for p, o in zip(op.inputs, call.inputs, strict=True)]
+    outputs = [_value(p, o, call.attributes) for p, o in zip(op.outputs, call.outputs, strict=True)]
     last = max(i for i, v in enumerate(outputs) if v is not None)
     given = [v or ir.Value(name="") for v in outputs[: last + 1]]
     node = ir.Node(op.domain, op.name, inputs, attributes_of(call.attributes), outputs=given, name="under_test")
@@ -37,12 +41,26 @@ def model_of(op: Op, call: Call, opset: int = OPSET) -> ir.Model:
     return ir.Model(graph, ir_version=10)
 
 
-def _value(param: Param, operand) -> ir.Value | None:
+def _value(param: Param, operand, attributes) -> ir.Value | None:
+    """A value whose batch and length axes are open, as in real models; feature axes are numbers."""
     if operand is None:
         return None
-    # Sizes stay open, so that the body has to work for all of them.
-    shape = ir.Shape([None] * len(operand.shape))
-    return ir.Value(name=param.name, shape=shape, type=ir.TensorType(operand.type.onnx))
+    shape = list(operand.shape)
+    for form in _forms(param, attributes):
+        if "..." in form:
+            at = form.index("...")
+            form = [*form[:at], *["..."] * (len(shape) - len(form) + 1), *form[at + 1 :]]
+        if len(form) == len(shape):
+            shape = [None if letter in OPEN_AXES else size for letter, size in zip(form, shape, strict=True)]
+            break
+    return ir.Value(name=param.name, shape=ir.Shape(shape), type=ir.TensorType(operand.type.onnx))
+
+
+def _forms(param: Param, attributes) -> list[list[str]]:
+    """The forms that the declaration gives, or, where it leaves them to the attribute 'layout', that layout."""
+    if param.axes == "..." and "layout" in attributes:
+        return [re.sub(r"\([^)]*\)", "features", attributes["layout"]).split()]
+    return axes_match.alternatives(param.axes)
 
 
 def run_in_onnx_runtime(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[torch.Tensor]:
