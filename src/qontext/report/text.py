@@ -1,0 +1,92 @@
+"""An explanation as text for a terminal or a bug report."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """The whole report."""
+    parts = [_head(data), _operators(data), _fusions(data["fusions"]), _refusals(data["refusals"])]
+    parts += [_packing(data["packing"]), _steps(data)]
+    return "\n\n".join(p for p in parts if p)
+
+
+def _head(data: Mapping[str, Any]) -> str:
+    return f"{data['engine']}: {data['precision']} on {data['device']}, built in {data['build_seconds']:.2f} s"
+
+
+def _operators(data: Mapping[str, Any]) -> str:
+    before = ", ".join(f"{n} {op}" for op, n in data["source_operators"].items())
+    after = ", ".join(f"{n} {op}" for op, n in data["step_operators"].items())
+    return (
+        f"Operators\n  before: {data['source_nodes']} ({before})\n"
+        f"  after:  {sum(data['step_operators'].values())} ({after})\n"
+        f"  {data['folded']} folded into constants, {data['removed']} removed"
+    )
+
+
+def _fusions(fusions: Sequence[Mapping[str, Any]]) -> str:
+    if not fusions:
+        return "Fused: nothing"
+    lines = ["Fused"]
+    groups: dict[tuple[str, str, tuple[str, ...], str], list[Mapping[str, Any]]] = {}
+    for fusion in fusions:
+        groups.setdefault((fusion["rule"], fusion["after"], tuple(fusion["before"]), fusion["note"]), []).append(fusion)
+    for (rule, after, before, note), group in groups.items():
+        times = f" x {len(group)}" if len(group) > 1 else ""
+        lines.append(f"  {rule}: {' + '.join(before)} -> {after}{f' ({note})' if note else ''}{times}")
+        lines.append(f"      at {group[0]['origin']}{' ...' if len(group) > 1 else ''}")
+    return "\n".join(lines)
+
+
+def _refusals(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "Not fused: no candidate was refused"
+    lines = ["Not fused, and why"]
+    for row in rows:
+        times = f" x {row['count']}" if row["count"] > 1 else ""
+        lines.append(f"  {row['rule']}: {row['reason']}{times}")
+        lines.append(f"      at {', '.join(p for p in row['places'][:3])}{' ...' if row['count'] > 3 else ''}")
+    return "\n".join(lines)
+
+
+def _packing(packing: Mapping[str, Any]) -> str:
+    if packing["reason"]:
+        return f"Padding stays: {packing['reason']}"
+    lines = [f"Padding removed: {packing['packed']} nodes run on packed tokens"]
+    lines += [f"  padded: {n['op']} {n['node']}: {n['reason']}" for n in packing["left_padded"]]
+    return "\n".join(lines)
+
+
+def _steps(data: Mapping[str, Any]) -> str:
+    steps = data["steps"]
+    width = max((len(s["op"]) for s in steps), default=0)
+    kernels = max((len(s["kernel"]) for s in steps), default=0)
+    measured = data.get("measured")
+    if measured is None:
+        rows = [f"  {i:3d}  {s['op']:{width}}  {s['kernel']:{kernels}}  {s['origin']}" for i, s in enumerate(steps)]
+        return "\n".join(["Steps", *rows])
+    sizes = ", ".join(f"{k}={v}" for k, v in measured["sizes"].items())
+    rates = ", ".join(f"{k} {v / 1e9:.0f} Gflop/s" for k, v in measured["ceilings"]["flops_per_s"].items())
+    lines = [
+        f"Steps at {sizes}: {measured['run_us'] / 1e3:.2f} ms a run "
+        f"(ceilings: copy {measured['ceilings']['copy_bytes_per_s'] / 1e9:.0f} GB/s, {rates}; "
+        f"arena {measured['arena_bytes'] / 1e6:.1f} MB)",
+        f"       {'operator':{width}}  {'kernel':{kernels}}        us   share      MB   Mflop  shape",
+    ]
+    for i, s in enumerate(steps):
+        lines.append(
+            f"  {i:3d}  {s['op']:{width}}  {s['kernel']:{kernels}}  {s['us']:8.1f}  {s['share_of_ceiling']:5.0%}  "
+            f"{s['bytes'] / 1e6:6.2f}  {s['flops'] / 1e6:6.0f}  {' '.join(s['shapes'])}  {s['origin']}"
+        )
+    total = measured["steps_us"]
+    best = sum(s["best_us"] for s in steps)
+    lines.append(f"  all steps {total / 1e3:.2f} ms, {best / total:.0%} of the ceiling")
+    slow: dict[tuple[str, str, str], list[str]] = {}
+    for s in steps:
+        for kernel, reason in s["refused"]:
+            slow.setdefault((s["op"], kernel, reason), []).append(s["name"])
+    if slow:
+        lines.append("Kernels that could not run")
+        lines += [f"  {op}: {kernel}: {reason}  (x {len(names)})" for (op, kernel, reason), names in slow.items()]
+    return "\n".join(lines)

@@ -1,0 +1,141 @@
+"""Timing every step of a program on inputs of a given size."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..builder.plan import Program, Step
+from ..graph.dims import Dim, Shape
+from ..graph.model import InputRule
+from ..ops.call import Call, Cost, Operand
+from ..ops.declare import Op
+from .executor import Executor
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """One step at one size: least bytes and flops, median microseconds, shapes as numbers."""
+
+    step: Step
+    us: float
+    cost: Cost
+    shapes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All steps, and the median of whole runs; both in microseconds."""
+
+    steps: tuple[StepProfile, ...]
+    run_us: float
+    sizes: dict[str, int]
+
+
+def sample_run_inputs(
+    program: Program, rules: Mapping[str, InputRule], batch: int, length: int
+) -> dict[str, torch.Tensor]:
+    """Random inputs of a program: ids below their limits, masks of ones, floats from a normal distribution."""
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for name, slot in program.inputs.items():
+        operand = program.operands[slot]
+        assert operand is not None
+        shape = [_size(d, batch, length) for d in program.input_shapes[name]]
+        rule = rules.get(name, InputRule())
+        if operand.type.is_float:
+            made[name] = torch.randn(shape, generator=generator).to(operand.type.torch)
+        elif rule.default == "arange" or "position" in name:
+            made[name] = torch.arange(shape[-1]).expand(shape).contiguous().to(operand.type.torch)
+        elif "mask" in name:
+            made[name] = torch.ones(shape, dtype=operand.type.torch)
+        elif rule.limit:
+            made[name] = torch.randint(0, rule.limit, shape, generator=generator).to(operand.type.torch)
+        else:
+            made[name] = torch.zeros(shape, dtype=operand.type.torch)
+    return made
+
+
+def _size(dim: int | Dim | None, batch: int, length: int) -> int:
+    if isinstance(dim, int):
+        return dim
+    return batch if isinstance(dim, Dim) and dim.symbols[0].lower().startswith("b") else length
+
+
+def profile(executor: Executor, ops: Mapping[str, Op], inputs: Mapping[str, torch.Tensor], runs: int = 7) -> Profile:
+    """Times every step over several runs and takes medians."""
+    program = executor.program
+    times: list[list[float]] = [[] for _ in program.steps]
+    shapes: list[tuple[torch.Size | None, ...]] = [()] * len(program.steps)
+    whole = []
+    executor.run(inputs)
+    for _ in range(runs):
+        index, last = 0, time.perf_counter()
+
+        def tap(step: Step, outputs: tuple[torch.Tensor | None, ...]) -> None:
+            nonlocal index, last
+            times[index].append(time.perf_counter() - last)
+            shapes[index] = tuple(None if t is None else t.shape for t in outputs)
+            index += 1
+            last = time.perf_counter()
+
+        executor.run(inputs, tap)
+        start = time.perf_counter()
+        executor.run(inputs)
+        whole.append(time.perf_counter() - start)
+    sizes = _sizes(program, inputs, shapes)
+    rows = []
+    for step, measured, seen in zip(program.steps, times, shapes, strict=True):
+        call = numeric_call(step.call, sizes)
+        shown = tuple(str(list(s)) for s in seen if s is not None)
+        rows.append(StepProfile(step, statistics.median(measured) * 1e6, cost_of(step, call, ops), shown))
+    return Profile(tuple(rows), statistics.median(whole) * 1e6, sizes)
+
+
+def _sizes(
+    program: Program, inputs: Mapping[str, torch.Tensor], shapes: list[tuple[torch.Size | None, ...]]
+) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, tensor in inputs.items():
+        for dim, size in zip(program.input_shapes[name], tensor.shape, strict=True):
+            if isinstance(dim, Dim):
+                sizes[dim.symbols[0]] = size
+    for step, seen in zip(program.steps, shapes, strict=True):
+        for output, axis, symbol in step.binds:
+            found = seen[output]
+            if found is not None:
+                sizes[symbol] = found[axis]
+    return sizes
+
+
+def numeric_call(call: Call, sizes: Mapping[str, int]) -> Call:
+    """The call with numbers for all sizes that are known."""
+
+    def numbers(operand: Operand | None) -> Operand | None:
+        if operand is None or operand.shape is None:
+            return operand
+        shape: Shape = tuple(
+            d.value(sizes) if isinstance(d, Dim) and all(s in sizes for s in d.symbols) else d for d in operand.shape
+        )
+        return replace(operand, shape=shape)
+
+    return replace(call, inputs=tuple(map(numbers, call.inputs)), outputs=tuple(map(numbers, call.outputs)))
+
+
+def cost_of(step: Step, call: Call, ops: Mapping[str, Op]) -> Cost:
+    """Least bytes and flops of a step: the operator's own count, or bytes in and out where it has none."""
+    op = ops.get(step.op)
+    if op is not None and op.cost is not None and not step.kernel.startswith("onnx."):
+        return op.cost(call)
+    moved = 0.0
+    for operand in (*call.inputs, *call.outputs):
+        if operand is None or operand.shape is None or any(not isinstance(d, int) for d in operand.shape):
+            continue
+        count = 1
+        for dim in operand.shape:
+            assert isinstance(dim, int)
+            count *= dim
+        moved += count * operand.type.bits / 8
+    return Cost(moved, 0.0)
