@@ -1,0 +1,163 @@
+"""build, run, explain, bench, doctor."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ArgumentError
+from .console import note, show, working
+from .engines import open_engine
+from .options import DEMO, Device, Json, ModelArgument, Precision, Verbose
+
+
+def build_command(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="the .qx file to write")],
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    onnx: Annotated[Path | None, typer.Option(help="also write the fused model as ONNX")] = None,
+    max_tokens: Annotated[int, typer.Option(help="largest batch x length of one run")] = 131_072,
+    max_length: Annotated[int | None, typer.Option(help="longest sequence; the model's own when left out")] = None,
+    tune: Annotated[bool, typer.Option(help="time rival kernels")] = True,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Builds an engine file."""
+    from ..engine import build
+    from ..importers import import_model
+
+    if model.endswith(".qx"):
+        raise ArgumentError(f"build: {model} is an engine already; name the model it was built from")
+    with working(f"building {model}") as tell:
+
+        def log(text: str) -> None:
+            tell(text)
+            if verbose:
+                note(text)
+
+        engine = build(
+            import_model(model), precision, device, max_tokens=max_tokens, max_length=max_length, tune=tune, log=log
+        )
+        engine.save(output)
+        if onnx is not None:
+            engine.save_onnx(onnx)
+    steps = len(engine.compiled.programs["encode"].steps)
+    nodes = len(engine.compiled.ledger.sources)
+    data = {
+        "engine": str(output),
+        "bytes": output.stat().st_size,
+        "source_nodes": nodes,
+        "steps": steps,
+        "precision": precision,
+    }
+    show(data, json, lambda: f"{output}: {nodes} nodes -> {steps} steps, {precision}, {data['bytes'] / 1e6:.1f} MB")
+
+
+def run_command(
+    model: ModelArgument,
+    inputs: Annotated[Path, typer.Option("--inputs", "-i", help="an .npz file with one array an input")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="write the outputs as .npz")] = None,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Runs a model or an engine on arrays."""
+    import numpy as np
+
+    try:
+        with np.load(inputs, allow_pickle=False) as arrays:
+            given = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArgumentError(f"cannot read {inputs}: {error}; it must be an .npz file of plain arrays") from error
+    outputs = open_engine(model, precision, device, verbose, tune=False).run(given)
+    if output is not None:
+        np.savez(output, **outputs)
+    data = {n: {"shape": list(a.shape), "dtype": str(a.dtype)} for n, a in outputs.items()}
+    if json and output is None:
+        for name, array in outputs.items():
+            data[name]["values"] = array.tolist()
+    show(data, json, lambda: "\n".join(f"{n}: {a.dtype}{list(a.shape)}\n{a}" for n, a in outputs.items()))
+
+
+def explain_command(
+    model: ModelArgument = DEMO,
+    batch: Annotated[int, typer.Option("--batch", "-b", help="sequences of the timed runs")] = 8,
+    length: Annotated[int, typer.Option("--length", "-s", help="tokens a sequence")] = 128,
+    measure: Annotated[bool, typer.Option(help="time every step")] = True,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Says what was fused, what was not and why, and how fast every step is."""
+    from ..report import explain
+
+    engine = open_engine(model, precision, device, verbose)
+    with working("measuring"):
+        report = explain(engine, batch, length, measure)
+    show(report.data, json, lambda: str(report))
+
+
+def bench_command(
+    model: Annotated[str, typer.Argument(help="base, large, mini or minilm")] = "base",
+    precision: Annotated[list[str] | None, typer.Option("--precision", "-p", help="fp32, bf16 (repeatable)")] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option("--shape", help="batch x length, such as 8x128 (repeatable)")
+    ] = None,
+    ragged: Annotated[bool, typer.Option(help="the ragged batch of 64 too")] = True,
+    peer: Annotated[list[str] | None, typer.Option("--peer", help="only these peers (repeatable)")] = None,
+    seconds: Annotated[float, typer.Option(help="timed seconds a rival and round")] = 2.0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="write the record as JSON")] = None,
+    json: Json = False,
+) -> None:
+    """Compares with torch, ONNX Runtime, OpenVINO and CTranslate2 in one process, outputs checked first."""
+    import json as text
+
+    from ..benchmark.encoders import SHAPES, run_benchmark
+    from ..benchmark.peers import PEERS
+
+    unknown = [p for p in peer or [] if p not in PEERS]
+    if unknown:
+        raise ArgumentError(f"bench: unknown peers {unknown}; allowed: {', '.join(PEERS)}")
+    wrong = [p for p in precision or [] if p not in ("fp32", "bf16")]
+    if wrong:
+        raise ArgumentError(f"bench: unknown precisions {wrong}; allowed: fp32, bf16")
+    record = run_benchmark(
+        model,
+        precision or ("fp32", "bf16"),
+        [_shape(s) for s in shape] if shape else SHAPES,
+        ragged,
+        peer or tuple(PEERS),
+        seconds,
+        say=note,
+    )
+    if output is not None:
+        output.write_text(text.dumps(record, indent=1))
+    show(record, json, lambda: text.dumps(record["summary"], indent=1))
+
+
+def _shape(text: str) -> tuple[int, int]:
+    try:
+        batch, length = (int(x) for x in text.split("x"))
+    except ValueError:
+        raise ArgumentError(f"bench: shape {text!r} is not of the form 8x128") from None
+    return batch, length
+
+
+def doctor_command(json: Json = False) -> None:
+    """Says what this machine offers and what is missing."""
+    from .doctor import examine, render
+
+    facts: dict[str, Any] = examine()
+    show(facts, json, lambda: render(facts))
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    app.command("build")(build_command)
+    app.command("run")(run_command)
+    app.command("explain")(explain_command)
+    app.command("bench")(bench_command)
+    app.command("doctor")(doctor_command)
