@@ -10,6 +10,7 @@ import torch
 from node_cases import to_torch
 
 from qontext.ops.standard.catalogue import BY_NAME
+from qontext.ops.standard.check import problem
 from qontext.ops.standard.declare import Context
 
 
@@ -27,10 +28,12 @@ def interpret(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> list[to
     values: dict[ir.Value, torch.Tensor] = dict(zip(graph.inputs, inputs, strict=True))
     for initializer in graph.initializers.values():
         values[initializer] = to_torch(initializer.const_value.numpy())
+    opset = graph.opset_imports[""]
     for node in graph:
+        assert problem(node.op_type, opset, node.attributes) is None
         operands = [None if v is None else values[v] for v in node.inputs]
         wanted = tuple(bool(v.name) for v in node.outputs)
-        result = BY_NAME[node.op_type].run(operands, attributes_of(node), Context(graph.opset_imports[""], wanted))
+        result = BY_NAME[node.op_type].run(operands, attributes_of(node), Context(opset, wanted))
         results = result if isinstance(result, tuple) else (result,)
         assert len(results) == len(node.outputs), f"{node.op_type}: {len(results)} of {len(node.outputs)} outputs"
         for value, tensor, want in zip(node.outputs, results, wanted, strict=True):

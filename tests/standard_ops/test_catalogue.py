@@ -8,6 +8,7 @@ import torch
 
 from qontext.errors import GraphError, QontextError, ShapeError, UnsupportedOperatorError
 from qontext.ops.standard.catalogue import BY_NAME, OPS, lookup
+from qontext.ops.standard.check import problem
 from qontext.ops.standard.declare import Context, Inputs
 
 _VERSIONS: dict[str, set[int]] = {}
@@ -221,3 +222,12 @@ def test_what_cannot_run_is_refused_with_a_reason(
 def test_axes_input_before_its_opset_is_refused() -> None:
     with pytest.raises(UnsupportedOperatorError, match="before opset 13"):
         run("Squeeze", torch.zeros(1, 2), torch.tensor([0]), opset=11)
+
+
+def test_check_names_what_cannot_run() -> None:
+    assert problem("Clip", 11) is None
+    assert problem("Softmax", 13, ["axis"]) is None
+    assert problem("NonMaxSuppression", 11) == "NonMaxSuppression is no standard operator that qontext runs"
+    assert "opset 6; allowed is opset 11 or later" in str(problem("Clip", 6, ["min", "max"]))
+    assert "unknown attributes min; allowed at opset 13 are none" in str(problem("Clip", 13, ["min"]))
+    assert "unknown attributes reduction" in str(problem("ScatterND", 13, ["reduction"]))

@@ -120,7 +120,7 @@ OPS: tuple[StandardOp, ...] = (
     StandardOp("ReverseSequence", 10, along.reverse_sequence),
     # shapes
     StandardOp("Identity", 1, each.identity("Identity")),
-    StandardOp("Dropout", 12, dropout.dropout, shape_operands=(1, 2)),
+    StandardOp("Dropout", 10, dropout.dropout, shape_operands=(1, 2)),
     StandardOp("Shape", 1, shape.shape),
     StandardOp("Size", 1, shape.size),
     StandardOp("Reshape", 5, shape.reshape, shape_operands=(1,)),
