@@ -1,18 +1,29 @@
 """qontext: an open inference engine for Transformers.
 
-    import qontext as qx
-    model = qx.import_model("path/to/bert")
-    engine = qx.build(model, precision="bf16")
-    out = engine.run({"input_ids": ids, "attention_mask": mask})
+import qontext as qx
+model = qx.import_model("path/to/bert")
+engine = qx.build(model, precision="bf16")
+out = engine.run({"input_ids": ids, "attention_mask": mask})
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors
+from .version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["Engine", "Model", "Network", "build", "errors", "explain", "import_model", "load", "pipeline"]
+__all__ = [
+    "Engine",
+    "Model",
+    "Network",
+    "__version__",
+    "build",
+    "errors",
+    "explain",
+    "import_model",
+    "load",
+    "pipeline",
+]
 
 if TYPE_CHECKING:
     from .engine import Engine, build, load

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "src" / "qontext"
-BASE = {"errors", "dtypes", "axes"}
+BASE = {"errors", "dtypes", "axes", "version"}
 GRAPH = BASE | {"graph"}
 OPS = GRAPH | {"ops", "native"}
 ALLOWED = {
     "errors": set(),
     "axes": set(),
+    "version": set(),
     "dtypes": {"errors"},
     "native": BASE,
     "graph": GRAPH,
@@ -23,7 +24,7 @@ ALLOWED = {
     "fusion": OPS | {"fusion"},
     "packing": OPS | {"packing"},
     "quant": OPS | {"quant"},
-    "builder": OPS | {"__init__", "fusion", "packing", "quant", "builder"},
+    "builder": OPS | {"fusion", "packing", "quant", "builder"},
     "runtime": OPS | {"builder", "runtime"},
     "engine": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},

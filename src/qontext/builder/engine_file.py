@@ -16,7 +16,6 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from .. import __version__
 from ..errors import EngineFileError, PluginError, all_problems
 from ..graph.ledger import Fusion, Ledger, Refusal, Source
 from ..graph.model import InputRule
@@ -25,6 +24,7 @@ from ..graph.verify import verify
 from ..ops.declare import Op
 from ..ops.device import device_of
 from ..packing.remove_padding import Packed, PackingReport
+from ..version import __version__
 from .compile import Compiled, Settings, inferred, known_nodes, operators, updates_of
 from .container import Container, write_container
 from .plan import plan_program

@@ -3,8 +3,9 @@
 import importlib.util
 from typing import Any
 
-from .. import __version__, native
+from .. import native
 from ..benchmark.machine import machine
+from ..version import __version__
 
 _OPTIONAL = {
     "transformers": "the oracle of tests and benches",

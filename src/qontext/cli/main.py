@@ -22,7 +22,7 @@ engine_commands.register(app)
 
 def _version(value: bool) -> None:
     if value:
-        from .. import __version__
+        from ..version import __version__
 
         typer.echo(f"qontext {__version__}")
         raise typer.Exit
