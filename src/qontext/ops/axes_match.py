@@ -7,6 +7,7 @@ from ..graph.dims import AnyDim, Shape, product, text
 
 Axes = dict[str, AnyDim]
 _LITERALS = {"three": 3}
+ANY = "any"  # a declaration that leaves the shape to the operator's own check
 
 
 def alternatives(axes: str) -> list[list[str]]:
@@ -81,8 +82,8 @@ def match_form(form: list[str], shape: Shape, axes: Axes) -> str | None:
 
 
 def match(declared: str, shape: Shape | None, axes: Axes) -> str | None:
-    """Matches a shape against the first form that fits. None on success (or when the rank is unknown)."""
-    if shape is None:
+    """Matches a shape against the first form that fits. None on success (or when the rank is unknown, or any shape)."""
+    if shape is None or declared == ANY:
         return None
     problems = []
     for form in alternatives(declared):

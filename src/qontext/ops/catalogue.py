@@ -1,5 +1,6 @@
 """All declared operators, in the order of the documentation."""
 
+from .attention.op import OP as ATTENTION
 from .declare import Op
 from .embed_layer_norm.op import OP as EMBED_LAYER_NORM
 from .first_tokens.op import OP as FIRST_TOKENS
@@ -23,6 +24,7 @@ OPS: tuple[Op, ...] = (
     EMBED_LAYER_NORM,
     GELU,
     QKV_TO_CONTEXT,
+    ATTENTION,
     PACK_INDEX,
     PACK_TOKENS,
     UNPACK_TOKENS,

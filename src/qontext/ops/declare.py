@@ -27,7 +27,8 @@ DOMAIN = "qontext"
 class Param:
     """One input or output.
 
-    axes:      "B S E", "... E", alternatives with "|", products "3*E"; letters are those of `qontext.axes`
+    axes:      "B S E", "... E", alternatives with "|", products "3*E"; letters are those of `qontext.axes`;
+               "any" leaves the shape to the operator's `check`
     dtype:     a type variable of the operator ("T"), or names joined with "|" ("int32|int64")
     optional:  may be absent (None)
     host:      its values are read on the host: the executor keeps it on the CPU

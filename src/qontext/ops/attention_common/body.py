@@ -55,13 +55,11 @@ def packed_side(s: Statements, x: str, cu_seqlens: str) -> Side:
     return Side(s.add("Sub", token, s.add("Gather", bounds, segment)), segment)
 
 
-def expressible(call: BodyCall, packed: bool) -> bool:
-    """Standard operators can say this call: everything but a packed mask or bias that differs by sequence and row."""
+def expressible(mask: Operand | None, bias: Operand | None, packed: bool) -> bool:
+    """Standard operators can place these: all but a packed mask or bias that differs by sequence and row."""
     if not packed:
         return True
-    return all(
-        x is None or (x.shape is not None and (len(x.shape) == 2 or x.shape[0] == 1)) for x in (call.mask, call.bias)
-    )
+    return all(x is None or (x.shape is not None and (len(x.shape) == 2 or x.shape[0] == 1)) for x in (mask, bias))
 
 
 def attention(

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from .layouts import axes_of
+
 Tensor = torch.Tensor
 
 
@@ -28,3 +30,8 @@ def cumulative(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """cu_seqlens `[B+1]` and max_seqlen of packed sequences."""
     ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0).to(torch.int32)
     return ends, torch.tensor(max(lengths, default=0), dtype=torch.int32)
+
+
+def layout_name(layout: str) -> str:
+    """A layout as part of a case's name: "S B (N three D) 1 1" gives "S_B_NthreeD_1_1"."""
+    return "_".join(axis.replace(" ", "") for axis in axes_of(layout))

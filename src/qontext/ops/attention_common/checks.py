@@ -6,10 +6,6 @@ from typing import Any
 from ...graph.dims import AnyDim, text
 from ..call import Operand
 
-# Axes of masks and biases have names of their own: each may be 1 where the scores have more.
-MASK_AXES = "mask_batch mask_heads mask_queries mask_keys | mask_batch mask_keys"
-BIAS_AXES = "bias_batch bias_heads bias_queries bias_keys"
-
 
 def differs(a: AnyDim, b: AnyDim) -> bool:
     """Both sizes are numbers, and not the same one."""
@@ -39,12 +35,14 @@ def check_heads(num_heads: int, num_kv_heads: int) -> list[str]:
     return []
 
 
-def check_presence(packed: bool, layout: str, inputs: Mapping[str, Operand | None], needs: Sequence[str]) -> list[str]:
-    """Packed layouts need every one of `needs`; padded layouts take none of them."""
+def check_presence(
+    packed: bool, layout: str, inputs: Mapping[str, Operand | None], needs: Sequence[str], may: Sequence[str] = ()
+) -> list[str]:
+    """Packed layouts need every one of `needs` and may have those of `may`; padded layouts take none of them."""
     if packed:
         missing = [name for name in needs if inputs[name] is None]
         return [f"layout {layout!r} is packed and needs {_names(missing)}"] if missing else []
-    given = [name for name in needs if inputs[name] is not None]
+    given = [name for name in (*needs, *may) if inputs[name] is not None]
     return [f"layout {layout!r} is padded and takes no {_names(given)}; packed layouts begin with 'T'"] if given else []
 
 
@@ -55,7 +53,7 @@ def check_batch(batch: AnyDim, inputs: Mapping[str, Operand | None], names: Sequ
         operand = inputs[name]
         if operand is not None and operand.shape and differs(operand.shape[0], batch):
             problems.append(
-                f"input {name!r} has shape {text(operand.shape)}, expected [{batch}]: one number a sequence"
+                f"input {name!r} has shape {text(operand.shape)}, it needs [{batch}], one number a sequence"
             )
     return problems
 
@@ -67,7 +65,7 @@ def check_mask(
     larger: bool = False,
     key_mask: bool = False,
 ) -> list[str]:
-    """Sizes of a mask or bias of rank 4, or 2 with `key_mask`, against (B, N, S, Skv), None where only the run knows.
+    """Shape of a mask or bias against (B, N, S, Skv), None where only the run knows.
 
     Args:
         larger: more rows and columns than needed are fine.
@@ -77,12 +75,16 @@ def check_mask(
         return []
     batch, heads, rows, columns = sizes
     counts = ", ".join(f"{k}={'?' if d is None else d}" for k, d in zip(("B", "N", "S", "Skv"), sizes, strict=True))
-    problem = f"input {name!r} has shape {text(mask.shape)}, expected [B or 1, N or 1, S or 1, Skv] with {counts}"
+    problem = f"input {name!r} has shape {text(mask.shape)}, it needs [B or 1, N or 1, S or 1, Skv] with {counts}"
     problem += ", or larger in the last two" if larger else ""
     problem += "; or [B, Skv] over the keys alone" if key_mask else ""
-    if len(mask.shape) == 2:
+    if len(mask.shape) == 2 and key_mask:
         wrong = differs(mask.shape[0], batch) or _misfits(mask.shape[1], columns, larger)
         return [problem] if wrong else []
+    if len(mask.shape) == 3:
+        return [f"{problem}; insert an axis to make it [B, 1, S, Skv]"]
+    if len(mask.shape) != 4:
+        return [problem]
     b, n, r, c = mask.shape
     wrong = any(have != 1 and differs(have, want) for have, want in ((b, batch), (n, heads)))
     wrong = wrong or (r != 1 and _misfits(r, rows, larger)) or _misfits(c, columns, larger)

@@ -107,3 +107,12 @@ def divide(dim: AnyDim, by: int) -> AnyDim:
     if isinstance(dim, Dim) and dim.coefficient % by == 0 and dim.offset % by == 0:
         return Dim(dim.symbols, dim.coefficient // by, dim.offset // by)
     return None
+
+
+def plus(a: AnyDim, b: AnyDim) -> AnyDim:
+    """a + b, None where it has no such form."""
+    if isinstance(b, Dim):
+        a, b = b, a
+    if isinstance(a, Dim) and isinstance(b, int):
+        return Dim(a.symbols, a.coefficient, a.offset + b)
+    return a + b if isinstance(a, int) and isinstance(b, int) else None

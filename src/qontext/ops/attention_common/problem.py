@@ -1,8 +1,9 @@
 """One attention, whatever operator and layout it came from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -24,6 +25,23 @@ class Rule:
     softcap: float = 0.0
     window_left: int = -1
     window_right: int = -1
+
+
+def rule_of(attributes: Mapping[str, Any], head_size: int) -> Rule:
+    """The rule that attributes state, with the default scale 1 / sqrt(D) filled in."""
+    return Rule(
+        attributes["scale"] or head_size**-0.5,
+        attributes["kind"],
+        attributes["empty_row"],
+        attributes["softcap"],
+        attributes["window_left"],
+        attributes["window_right"],
+    )
+
+
+def kv_heads(attributes: Mapping[str, Any]) -> int:
+    """Key and value heads of the attributes: `num_kv_heads`, where 0 says as many as query heads."""
+    return int(attributes["num_kv_heads"] or attributes["num_heads"])
 
 
 @dataclass(frozen=True)
@@ -108,3 +126,15 @@ def corner(x: Tensor | None, name: str, sequence: int, rows: int, columns: int) 
         )
     own = x[sequence : sequence + 1] if x.shape[0] > 1 else x
     return own[..., :columns] if x.dim() == 2 or x.shape[-2] == 1 else own[..., :rows, :columns]
+
+
+def padded(x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """Packed `[T, N, D]` as `[B, longest, N, D]` with zeros behind; what is padded already comes back as it is."""
+    if cu_seqlens is None:
+        return x
+    bounds = boundaries(cu_seqlens, x.shape[0], "cu_seqlens")
+    longest = max((end - start for start, end in pairwise(bounds)), default=0)
+    result = x.new_zeros(len(bounds) - 1, longest, *x.shape[1:])
+    for b, (start, end) in enumerate(pairwise(bounds)):
+        result[b, : end - start] = x[start:end]
+    return result

@@ -2,9 +2,9 @@
 
 from ..attention_common.body import FLOAT, BodyCall, attention, expressible, packed_side, padded_side
 from ..attention_common.layouts import is_packed
+from ..attention_common.problem import kv_heads, rule_of
 from ..attention_common.statements import Statements
 from ..call import Call, Operand
-from .problem import kv_heads, rule_of
 from .rules import sizes_of
 
 # From the projection, reshaped to five axes (packed: with a batch axis of 1), to [3, B, N, S, D].
@@ -24,8 +24,16 @@ def body(call: Call) -> str | None:
     attributes, layout = call.attributes, call.attributes["layout"]
     heads, key_heads, packed = attributes["num_heads"], kv_heads(attributes), is_packed(layout)
     head_size = None if qkv.shape is None else sizes_of(qkv, call.input(4), attributes)["D"]
+    padded_outputs = call.wants(1) or call.wants(2)
+    if (
+        not isinstance(head_size, int)
+        or not expressible(call.input(2), call.input(3), packed)
+        or (packed and padded_outputs)
+    ):
+        return None
+    s = Statements()
     variant = BodyCall(
-        rule=rule_of(attributes, head_size if isinstance(head_size, int) else 1),
+        rule=rule_of(attributes, head_size),
         groups=heads // key_heads,
         kv_heads=key_heads,
         mask=call.input(2),
@@ -33,10 +41,6 @@ def body(call: Call) -> str | None:
         lengths="lengths" if call.input(1) else "",
         prefix="prefix_lengths" if call.input(6) else "",
     )
-    padded_outputs = call.wants(1) or call.wants(2)
-    if not isinstance(head_size, int) or not expressible(variant, packed) or (packed and padded_outputs):
-        return None
-    s = Statements()
     query, key, value = _heads(s, layout, heads, key_heads, head_size)
     if call.wants(2):
         s.add("Identity", value, to="values")

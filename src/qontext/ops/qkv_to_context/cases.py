@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..attention_common.case_inputs import additive, cumulative, holes, normal
+from ..attention_common.case_inputs import additive, cumulative, holes, layout_name, normal
 from ..attention_common.layouts import QKV_LAYOUTS, axes_of, is_packed
 from ..declare import Case
 
@@ -66,7 +66,7 @@ def cases() -> Iterable[Case]:
 
 def _layouts() -> Iterable[Case]:
     for layout in QKV_LAYOUTS:
-        name = layout.replace("(", "").replace(")", "").replace(" ", "_")
+        name = layout_name(layout)
         yield _case(f"layout_{name}", layout, sequences=_RAGGED)
     yield _case("grouped", sizes=(2, 9, 6, 8), num_kv_heads=2)
     yield _case("multi_query_packed", PACKED, sizes=(0, 0, 4, 16), sequences=(5, 2), num_kv_heads=1)

@@ -1,7 +1,6 @@
 """Declaration of QKVToContext: from a fused projection to the context, in any layout."""
 
 from ...dtypes import FLOATS
-from ..attention_common.checks import BIAS_AXES, MASK_AXES
 from ..attention_common.layouts import QKV_LAYOUTS
 from ..declare import Attribute, Op, Param
 from .body import body
@@ -22,14 +21,14 @@ OP = Op(
         Param("lengths", "B", _INDEX, optional=True, doc="valid keys of each sequence, the first ones"),
         Param(
             "mask",
-            MASK_AXES,
+            "any",
             _MASK,
             optional=True,
             doc="[B|1, N|1, S|1, S] or [B, S] over keys: bool (True = attend) or additive",
         ),
         Param(
             "bias",
-            BIAS_AXES,
+            "any",
             _ADDED,
             optional=True,
             doc="[B|1, N|1, S|1, S], added to the scaled logits; may be larger in the last two",

@@ -1,12 +1,11 @@
 """QKVToContext in plain torch."""
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 
-from ..attention_common.layouts import CONTEXT_OF, from_heads, is_packed
-from ..attention_common.problem import boundaries
+from ..attention_common.layouts import CONTEXT_OF, from_heads
+from ..attention_common.problem import padded
 from ..attention_common.softmax import attend
 from .problem import problem_of
 
@@ -29,13 +28,6 @@ def reference(
     """
     problem = problem_of((qkv, lengths, mask, bias, cu_seqlens, max_seqlen, prefix_lengths), attributes)
     steps = attend(problem)
-    values = problem.value
-    if is_packed(attributes["layout"]):
-        assert cu_seqlens is not None
-        bounds = boundaries(cu_seqlens, values.shape[0], "cu_seqlens")
-        padded = values.new_zeros(len(bounds) - 1, steps.masked.shape[-1], *values.shape[1:])
-        for b, (start, end) in enumerate(pairwise(bounds)):
-            padded[b, : end - start] = values[start:end]
-        values = padded
+    values = padded(problem.value, problem.cu_kv).transpose(1, 2).contiguous()
     context = from_heads(steps.context, CONTEXT_OF[attributes["layout"]])
-    return context.contiguous(), steps.masked, values.transpose(1, 2).contiguous()
+    return context.contiguous(), steps.masked, values

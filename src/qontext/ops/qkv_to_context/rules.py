@@ -6,9 +6,17 @@ from typing import Any
 from ...graph.dims import AnyDim, Shape, text, times
 from ..attention_common.checks import check_attributes, check_batch, check_heads, check_mask, check_presence
 from ..attention_common.costs import attention_cost
-from ..attention_common.layouts import CONTEXT_OF, axes_of, divide, is_interleaved, is_packed, shape_from_heads
+from ..attention_common.layouts import (
+    CONTEXT_OF,
+    axes_of,
+    divide,
+    is_interleaved,
+    is_packed,
+    plus,
+    shape_from_heads,
+)
+from ..attention_common.problem import kv_heads
 from ..call import Call, Cost, Operand
-from .problem import kv_heads
 
 NAMES = (
     "qkv",
@@ -35,8 +43,8 @@ def sizes_of(qkv: Operand, cu_seqlens: Operand | None, attributes: Mapping[str, 
         fused = by_axis["N three D" if is_interleaved(layout) else "three N D"]
         head_size = divide(fused, attributes["num_heads"] + 2 * kv_heads(attributes))
     batch = by_axis.get("B")
-    if is_packed(layout) and cu_seqlens is not None and cu_seqlens.shape and isinstance(cu_seqlens.shape[0], int):
-        batch = cu_seqlens.shape[0] - 1
+    if is_packed(layout) and cu_seqlens is not None and cu_seqlens.shape:
+        batch = plus(cu_seqlens.shape[0], -1)
     return {"B": batch, "S": by_axis.get("S"), "T": by_axis.get("T"), "D": head_size}
 
 
@@ -76,7 +84,7 @@ def _check_projection(qkv: Operand, attributes: Mapping[str, Any]) -> list[str]:
     axes = axes_of(layout)
     found = f"input 'qkv' has shape {text(qkv.shape)}"
     if len(qkv.shape) != len(axes):
-        return [f"{found}, but layout {layout!r} has {len(axes)} axes"]
+        return [f"{found}, but layout {layout!r} needs {len(axes)} axes"]
     by_axis = dict(zip(axes, qkv.shape, strict=True))
     if "D" in by_axis:
         three, n = by_axis["three"], by_axis["N"]

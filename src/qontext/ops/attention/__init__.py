@@ -1,0 +1,1 @@
+"""The Attention operator: declaration, reference, kernels, cases."""
