@@ -1,4 +1,4 @@
-"""The rules in their order."""
+"""All fusion rules, in the order in which they run, and `fuse`, which runs them."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,10 +6,22 @@ import onnx_ir as ir
 
 from ..graph.ledger import Ledger
 from ..ops.infer import Inference
+from . import activation, embedding, qkv, skip_norm
 from .rewriter import Rewriter
 from .rule import Applied, Rule, apply_rules
 
-RULES: tuple[Rule, ...] = ()
+NORMAL_FORM: tuple[Rule, ...] = (activation.BIAS,)
+"""Rules that bring a graph to normal form: every linear layer a Linear, every attention an Attention, and so on."""
+
+MERGING: tuple[Rule, ...] = (
+    qkv.RULE,
+    activation.RULE,
+    embedding.RULE,
+    skip_norm.RULE,
+)
+"""Rules that join operators in normal form."""
+
+RULES: tuple[Rule, ...] = (*NORMAL_FORM, *MERGING)
 
 
 def fuse(
@@ -19,5 +31,18 @@ def fuse(
     extra_rules: Sequence[Rule] = (),
     log: Callable[[str], None] | None = None,
 ) -> list[Applied]:
-    """Normalises and fuses a graph in place."""
-    return apply_rules([*RULES, *extra_rules], Rewriter(graph, inference, ledger), log)
+    """Fuses a graph in place.
+
+    Args:
+        ledger: numbered by `Ledger.adopt`; gets a record of each application and each refusal.
+        inference: one that has run over the graph; it is kept up to date.
+        extra_rules: rules of the user's. Those marked `early` run between normal form and merging, the others after
+            all of ours.
+        log: called with one line for each application.
+    Returns:
+        What each rule did, in order.
+    """
+    rewriter = Rewriter(graph, inference, ledger)
+    early = [rule for rule in extra_rules if rule.early]
+    late = [rule for rule in extra_rules if not rule.early]
+    return apply_rules([*NORMAL_FORM, *early, *MERGING, *late], rewriter, log)

@@ -1,6 +1,6 @@
 """What a fusion rule sees of the graph, and the one way in which it may change it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -13,6 +13,7 @@ from ..graph.ledger import Ledger, common_origin, set_origin
 from ..graph.tensors import constant_of, to_onnx
 from ..ops.declare import DOMAIN, Op
 from ..ops.infer import Inference
+from .words import telling_attributes
 
 
 class Rewriter:
@@ -23,6 +24,7 @@ class Rewriter:
         self.inference = inference
         self.ledger = ledger
         self._count = 0
+        self._made: dict[Hashable, ir.Value] = {}
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -51,6 +53,14 @@ class Rewriter:
     def attributes(self, node: ir.Node) -> dict[str, Any]:
         return values_of(node)
 
+    def is_ours(self, node: ir.Node | None, *names: str) -> bool:
+        """True for a node of our domain whose operator is one of `names`."""
+        return node is not None and node.domain == DOMAIN and node.op_type in names
+
+    def input(self, node: ir.Node, index: int) -> ir.Value | None:
+        """An input by position; None where it is absent or left off at the end."""
+        return node.inputs[index] if index < len(node.inputs) else None
+
     def consumers(self, value: ir.Value) -> list[ir.Node]:
         """The nodes that read a value, each once."""
         return list(dict.fromkeys(use.node for use in value.uses()))
@@ -78,6 +88,23 @@ class Rewriter:
         self.graph.register_initializer(value)
         return value
 
+    def derived(self, kind: str, sources: Sequence[ir.Value], name: str, make: Callable[[], torch.Tensor]) -> ir.Value:
+        """A weight computed from other weights: made once for each kind and sources, so that shared layers share it."""
+        key = (kind, *sources)
+        value = self._made.get(key)
+        if value is None:
+            value = self._made[key] = self.weight(name, make())
+        elif not value.is_initializer():
+            self.graph.register_initializer(value)  # a sweep took it while nobody read it
+        return value
+
+    def shared(self, key: Hashable, make: Callable[[], ir.Value]) -> ir.Value:
+        """A computed value that several rules or layers may read: made again only when it is gone."""
+        value = self._made.get(key)
+        if value is None or value.producer() is None or value.producer().graph is None:  # type: ignore[union-attr]
+            value = self._made[key] = make()
+        return value
+
     def insert(
         self,
         before: ir.Node,
@@ -89,6 +116,9 @@ class Rewriter:
     ) -> ir.Node:
         """Adds a node before another one: an operator of ours, or a standard one by name."""
         given = dict(attributes or {})
+        inputs = list(inputs)
+        while inputs and inputs[-1] is None:
+            inputs.pop()
         if isinstance(op, Op):
             node = ir.Node(
                 op.domain, op.name, inputs, attributes_of(op.complete_attributes(given)), num_outputs=outputs
@@ -124,6 +154,7 @@ class Rewriter:
             rule: name of the rule, for the ledger.
             old: the nodes it replaces, any order. Those that somebody else still reads stay.
             results: old values, one for each output of the new node (None for an output nobody had before).
+            note: for the record; the telling attributes of the new node when left out.
             at: insert before this node (the producer of results[0] when left out).
         Raises:
             NoFusion: when the new node would change the dtype of a result.
@@ -138,9 +169,13 @@ class Rewriter:
                 self.graph.remove(node, safe=False)
                 raise NoFusion(f"the result {value.name!r} is {value.dtype.name}, fused it would be {new.dtype.name}")
             self.redirect(value, new)
-        gone = self._drop(old)
-        self.ledger.fuse(rule, gone, node, note)
+        self.absorb(rule, old, node, note)
         return node
+
+    def absorb(self, rule: str, old: Sequence[ir.Node], new: ir.Node, note: str = "") -> None:
+        """Deletes those of `old` that nobody reads any more, and records that `new` stands for them."""
+        words = telling_attributes(new, self.inference.ops)
+        self.ledger.fuse(rule, self._drop(old), new, "; ".join(w for w in (words, note) if w))
 
     def redirect(self, value: ir.Value, new: ir.Value) -> None:
         """Lets everybody who read `value` read `new`; an output of the graph keeps its name."""

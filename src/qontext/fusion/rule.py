@@ -3,12 +3,16 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx_ir as ir
 
 from ..errors import NoFusion
+from ..graph.ledger import Fusion
 from .rewriter import Rewriter
+from .words import name_of, swallowed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -17,10 +21,13 @@ class Rule:
 
     name:    shown in reports, for example "attention"
     doc:     one sentence: what becomes what
-    anchors: op_types at which the rule starts to look (with our domain, the name of the operator)
+    anchors: op_types at which the rule starts to look (with our domain, the name of the operator); empty: every node
     check:   returns what `rewrite` needs, or raises NoFusion(reason, at=node, depth=conditions that held)
     rewrite: changes the graph through the rewriter; it may still raise NoFusion before its first change
-    quiet:   refusals are not recorded (rules that look at very common operators, such as Add)
+    why:     why it stands where it stands in the order
+    early:   for rules of the user's: run on the normal form, before our rules merge it (else after all of ours)
+
+    A refusal at depth 0 says that the node was no candidate at all; it is not recorded.
     """
 
     name: str
@@ -28,7 +35,33 @@ class Rule:
     anchors: frozenset[str]
     check: Callable[[ir.Node, Rewriter], Any]
     rewrite: Callable[[ir.Node, Any, Rewriter], None]
-    quiet: bool = False
+    why: str = ""
+    early: bool = False
+
+
+class Conditions:
+    """Counts the conditions of a rule that hold at one node, and refuses with the first that does not."""
+
+    def __init__(self, anchor: ir.Node):
+        self.anchor = anchor
+        self.depth = 0
+
+    def holds(self, condition: object, reason: str, at: ir.Node | None = None) -> None:
+        """Raises NoFusion with `reason` unless the condition is true."""
+        if not condition:
+            raise self.refusal(reason, at)
+        self.depth += 1
+
+    def found(self, thing: T | None, reason: str, at: ir.Node | None = None) -> T:
+        """The thing; raises NoFusion with `reason` when it is None."""
+        if thing is None:
+            raise self.refusal(reason, at)
+        self.depth += 1
+        return thing
+
+    def refusal(self, reason: str, at: ir.Node | None = None) -> NoFusion:
+        """The exception to raise here."""
+        return NoFusion(reason, at or self.anchor, self.depth)
 
 
 @dataclass(frozen=True)
@@ -43,44 +76,39 @@ class Applied:
 
 def apply_rules(rules: Sequence[Rule], rewriter: Rewriter, log: Callable[[str], None] | None = None) -> list[Applied]:
     """Applies each rule once to every node of the graph, in order; linear in the size of the graph."""
-    done = []
-    for rule in rules:
-        start, count, refused = time.perf_counter(), 0, 0
-        for node in list(rewriter.graph):
-            if node.op_type not in rule.anchors or node.graph is None:
-                continue
-            try:
-                found = rule.check(node, rewriter)
-                before = len(rewriter.ledger.fusions)
-                rule.rewrite(node, found, rewriter)
-            except NoFusion as no:
+    return [apply_rule(rule, rewriter, log) for rule in rules]
+
+
+def apply_rule(rule: Rule, rewriter: Rewriter, log: Callable[[str], None] | None = None) -> Applied:
+    """Applies one rule once to every node of the graph, then sweeps away what nobody reads any more."""
+    start, count, refused = time.perf_counter(), 0, 0
+    for node in list(rewriter.graph):
+        if (rule.anchors and node.op_type not in rule.anchors) or node.graph is None:
+            continue
+        before = len(rewriter.ledger.fusions)
+        try:
+            rule.rewrite(node, rule.check(node, rewriter), rewriter)
+        except NoFusion as no:
+            if no.depth:
                 refused += 1
-                if not rule.quiet:
-                    at = no.at if isinstance(no.at, ir.Node) and no.at.graph is not None else node
-                    rewriter.ledger.refuse(rule.name, node, no.reason + _where(at, node), no.depth)
-                continue
-            count += 1
-            if log is not None:
-                for record in rewriter.ledger.fusions[before:]:
-                    log(
-                        f"{rule.name}: {_swallowed(record.before)} -> {record.after}{_note(record.note)}  at {record.origin}"
-                    )
-        rewriter.sweep(f"nobody reads it after rule {rule.name!r}")
-        done.append(Applied(rule.name, count, refused, time.perf_counter() - start))
-    return done
+                rewriter.ledger.refuse(rule.name, node, no.reason + _where(no.at, node), no.depth)
+            continue
+        count += 1
+        if log is not None:
+            for record in rewriter.ledger.fusions[before:]:
+                log(sentence(record))
+    rewriter.sweep(f"nobody reads it after rule {rule.name!r}")
+    return Applied(rule.name, count, refused, time.perf_counter() - start)
 
 
-def _where(at: ir.Node, anchor: ir.Node) -> str:
-    return "" if at is anchor else f" (at {at.op_type} {at.name!r})"
+def sentence(record: Fusion) -> str:
+    """A record as a line of the build log: "gelu: 9 operators (4 Mul, ...) -> Gelu (tanh)  at encoder.layer.0"."""
+    note = f" ({record.note})" if record.note else ""
+    return f"{record.rule}: {swallowed(record.before)} -> {record.after}{note}  at {record.origin}"
 
 
-def _note(note: str) -> str:
-    return f" ({note})" if note else ""
-
-
-def _swallowed(before: Sequence[str]) -> str:
-    kinds: dict[str, int] = {}
-    for kind in before:
-        kinds[kind] = kinds.get(kind, 0) + 1
-    listed = ", ".join(f"{n} {k}" if n > 1 else k for k, n in kinds.items())
-    return f"{len(before)} operator{'s' if len(before) != 1 else ''} ({listed})"
+def _where(at: object, anchor: ir.Node) -> str:
+    """Which node failed the condition, when it is another than the anchor and still there."""
+    if not isinstance(at, ir.Node) or at is anchor or at.graph is None:
+        return ""
+    return f" (at {name_of(at)})"
