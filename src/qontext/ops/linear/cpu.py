@@ -1,14 +1,18 @@
-"""Linear on the CPU: oneDNN with prepacked weights, and plain torch writing into the arena."""
+"""Linear on the CPU: vendor libraries with prepacked weights, and plain torch writing into the arena.
+
+Which one is fastest depends on the processor, the shape and the dtype, so the planner times them.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from ...graph.dims import text
+from ...graph.dims import product, text
 from ..call import Bound, Call, Kernel
 from ..kernel_checks import dtypes_are, rank_known
 from ..native_kernel import even, even_or_none
+from .epilogue import activation_of
 
 # How `mkldnn::_linear_pointwise` names activations: (attribute, algorithm).
 _ONEDNN = {
@@ -18,25 +22,22 @@ _ONEDNN = {
     "gelu_tanh": ("gelu", "tanh"),
     "silu": ("swish", ""),
 }
-# In-place activations for results that are already in their place.
-_IN_PLACE: dict[str, Callable[[torch.Tensor], Any]] = {
-    "relu": torch.relu_,
-    "gelu_erf": lambda t: torch.ops.aten.gelu_.default(t),
-    "gelu_tanh": lambda t: torch.ops.aten.gelu_.default(t, approximate="tanh"),
-    "silu": lambda t: torch.ops.aten.silu_.default(t),
-}
+# Packed weights serve any number of tokens; they are packed for about this many where the number is open.
+_USUAL_TOKENS = 512
 
 
-def _onednn_supports(call: Call) -> str | None:
+def _one_dtype(call: Call, allowed: Sequence[str]) -> str | None:
+    x, weight = call.inputs[:2]
+    assert x is not None
+    assert weight is not None
+    if weight.dtype != x.dtype:
+        return f"the weight is {weight.dtype} and x is {x.dtype}; the kernel multiplies operands of one float dtype"
+    return dtypes_are(call, allowed)
+
+
+def _constant_weight(call: Call) -> str | None:
     weight = call.inputs[1]
     assert weight is not None
-    reason = dtypes_are(call, ("float32", "bfloat16"))
-    if reason is not None:
-        return reason
-    if not torch.backends.mkldnn.is_available():
-        return "this build of torch has no oneDNN"
-    if weight.dtype == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return "oneDNN has no bfloat16 on this processor (it needs avx512bw, avx512vl and avx512dq)"
     if weight.constant is None:
         return f"the weight {text(weight.shape)} is no constant, so it cannot be packed beforehand"
     if 0 in weight.constant.shape:
@@ -44,62 +45,131 @@ def _onednn_supports(call: Call) -> str | None:
     return None
 
 
-def _onednn_bind(call: Call) -> Bound:
-    x, weight, bias, residual = call.inputs[:4]
-    assert x is not None
+def _weight_of(call: Call) -> torch.Tensor:
+    weight = call.inputs[1]
     assert weight is not None
     assert weight.constant is not None
-    lead = x.shape[:-1] if x.shape is not None else (None,)
-    tokens = 1
-    for dim in lead:
-        tokens = tokens * dim if isinstance(dim, int) else 0
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.constant.detach(), tokens or None)
+    return weight.constant.detach()
+
+
+def _tokens(call: Call) -> int | None:
+    """How many rows x has; None when the number is open."""
+    x = call.inputs[0]
+    assert x is not None
+    count = product(x.shape[:-1]) if x.shape is not None else None
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def _onednn_supports(call: Call) -> str | None:
+    reason = _one_dtype(call, ("float32", "bfloat16")) or _constant_weight(call)
+    if reason is not None:
+        return reason
+    if not torch.backends.mkldnn.is_available():
+        return "this build of torch has no oneDNN"
+    if _weight_of(call).dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "oneDNN has no bfloat16 on this processor (it needs avx512bw, avx512vl and avx512dq)"
+    return None
+
+
+def _onednn_bind(call: Call) -> Bound:
+    packed = torch.ops.mkldnn._reorder_linear_weight(even(_weight_of(call)), _tokens(call))
     multiply = torch.ops.mkldnn._linear_pointwise.default
     attribute, algorithm = _ONEDNN[call.attributes["activation"]]
-    # oneDNN reads operands as if they were contiguous.
-    constant_bias = bias is None or bias.constant is not None
-    kept = even_or_none(bias.constant) if bias is not None else None
 
+    # oneDNN reads operands as if they were contiguous.
     def plain(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        b = kept if constant_bias else even(inputs[2])
-        return multiply(even(inputs[0]), packed, b, attribute, [], algorithm)
+        return multiply(even(inputs[0]), packed, even_or_none(inputs[2]), attribute, [], algorithm)
 
     # The fused addition of oneDNN is slower than a separate one (measured), so the residual is added afterwards.
     def with_residual(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        b = kept if constant_bias else even(inputs[2])
-        return multiply(even(inputs[0]), packed, b, attribute, [], algorithm).add_(inputs[3])
+        y = multiply(even(inputs[0]), packed, even_or_none(inputs[2]), attribute, [], algorithm)
+        return y.add_(inputs[3])
 
-    return plain if residual is None else with_residual
+    return plain if call.inputs[3] is None else with_residual
+
+
+def _mkl_supports(call: Call) -> str | None:
+    reason = _one_dtype(call, ("float32",)) or _constant_weight(call)
+    if reason is not None:
+        return reason
+    return None if torch.backends.mkl.is_available() else "this build of torch has no MKL"
+
+
+def _mkl_bind(call: Call) -> Bound:
+    weight = even(_weight_of(call))
+    packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, _tokens(call) or _USUAL_TOKENS)
+    multiply, features = torch.ops.mkl._mkl_linear.default, weight.shape[1]
+    # An activation takes the bias along in its own pass.
+    finish = activation_of(call)
+    has_residual = call.inputs[3] is not None
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
+        x = even(inputs[0])
+        bias = even_or_none(inputs[2])
+        # The number of tokens given here says that the packed weight is to be used.
+        y = multiply(x, packed, weight, bias if finish is None else None, x.numel() // features)
+        if finish is not None:
+            finish(y, bias)
+        return y.add_(inputs[3]) if has_residual else y
+
+    return run
 
 
 def _torch_supports(call: Call) -> str | None:
-    return dtypes_are(call, ("float32", "float16", "bfloat16")) or rank_known(call.inputs[0], "x")
+    return _one_dtype(call, ("float32", "float16", "bfloat16")) or rank_known(call.inputs[0], "x")
+
+
+# (x [R, K], weight transposed [K, M], bias, residual [R, M], where to write or None) -> y [R, M]
+Rows = Callable[[Any, Any, Any, Any, Any], torch.Tensor]
+
+
+def _rows(call: Call) -> Rows:
+    """The product over rows with all that follows it, chosen once."""
+    has_bias, has_residual = call.inputs[2] is not None, call.inputs[3] is not None
+    finish = activation_of(call)
+
+    def activated(x: Any, w: Any, bias: Any, residual: Any, place: Any) -> torch.Tensor:
+        assert finish is not None
+        y = torch.mm(x, w, out=place)
+        finish(y, bias)
+        return y.add_(residual) if has_residual else y
+
+    def accumulated(x: Any, w: Any, bias: Any, residual: Any, place: Any) -> torch.Tensor:
+        """Without an activation the product is added to what is there: a pass less over y."""
+        if not has_bias:
+            return torch.addmm(residual, x, w, out=place)
+        y = torch.add(residual, bias, out=place)
+        return torch.addmm(y, x, w, out=y)
+
+    def biased(x: Any, w: Any, bias: Any, residual: Any, place: Any) -> torch.Tensor:
+        return torch.addmm(bias, x, w, out=place)
+
+    def plain(x: Any, w: Any, bias: Any, residual: Any, place: Any) -> torch.Tensor:
+        return torch.mm(x, w, out=place)
+
+    if finish is not None:
+        return activated
+    return accumulated if has_residual else biased if has_bias else plain
 
 
 def _torch_bind(call: Call) -> Bound:
-    x, weight, bias, residual = call.inputs[:4]
+    x, weight = call.inputs[:2]
     assert x is not None
     assert weight is not None
     turned = weight.constant.detach().t() if weight.constant is not None else None
-    activate = _IN_PLACE.get(call.attributes["activation"])
-    has_bias, has_residual = bias is not None, residual is not None
+    compute = _rows(call)
 
     def rows(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
         w = turned if turned is not None else inputs[1].t()
-        place = None if out is None else out[0]
-        y = torch.addmm(inputs[2], inputs[0], w, out=place) if has_bias else torch.mm(inputs[0], w, out=place)
-        if activate is not None:
-            activate(y)
-        if has_residual:
-            y.add_(inputs[3])
-        return y
+        return compute(inputs[0], w, inputs[2], inputs[3], None if out is None else out[0])
 
     def any_rank(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        x, w, bias, residual = inputs[:4]
-        shape = (*x.shape[:-1], w.shape[0])
-        y = torch.empty(shape, dtype=x.dtype) if out is None else out[0]
-        flat_residual = residual.reshape(-1, shape[-1]) if has_residual else None
-        rows((x.reshape(-1, x.shape[-1]), w, bias, flat_residual), (y.view(-1, shape[-1]),))
+        x, residual = inputs[0], inputs[3]
+        w = turned if turned is not None else inputs[1].t()
+        shape = (*x.shape[:-1], w.shape[1])
+        y = x.new_empty(shape) if out is None else out[0]
+        flat = None if residual is None else residual.reshape(-1, shape[-1])
+        compute(x.reshape(-1, x.shape[-1]), w, inputs[2], flat, y.view(-1, shape[-1]))
         return y
 
     return rows if x.rank == 2 else any_rank
@@ -107,5 +177,6 @@ def _torch_bind(call: Call) -> Bound:
 
 KERNELS = (
     Kernel("onednn.linear", "cpu", _onednn_supports, _onednn_bind),
+    Kernel("mkl.linear", "cpu", _mkl_supports, _mkl_bind),
     Kernel("torch.linear", "cpu", _torch_supports, _torch_bind, writes_out=True),
 )

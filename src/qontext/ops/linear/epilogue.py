@@ -1,0 +1,41 @@
+"""What follows the product of a linear layer where the library did not fuse it: bias and activation in one pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ... import native
+from ..call import Call
+from ..native_kernel import even
+
+# (y, bias or None): adds the bias to y and activates it, in place.
+Finish = Callable[[torch.Tensor, torch.Tensor | None], Any]
+
+_NATIVE = {"relu": "relu", "gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "silu": "silu"}
+_TORCH: dict[str, Callable[[torch.Tensor], Any]] = {
+    "relu": torch.relu_,
+    "gelu_erf": torch.ops.aten.gelu_.default,
+    "gelu_tanh": lambda y: torch.ops.aten.gelu_.default(y, approximate="tanh"),
+    "silu": torch.ops.aten.silu_.default,
+}
+
+
+def activation_of(call: Call) -> Finish | None:
+    """The pass for the call's activation; None when it has none."""
+    name = call.attributes["activation"]
+    if name == "none":
+        return None
+    if native.available():
+        kind, bias_act = _NATIVE[name], native.bias_act
+
+        def in_one_pass(y: torch.Tensor, bias: torch.Tensor | None) -> None:
+            bias_act(y, kind, out=y, bias=None if bias is None else even(bias))
+
+        return in_one_pass
+    activate = _TORCH[name]
+
+    def in_two_passes(y: torch.Tensor, bias: torch.Tensor | None) -> None:
+        activate(y if bias is None else y.add_(bias))
+
+    return in_two_passes
