@@ -17,6 +17,7 @@ LEGEND = {
     "V": "vocabulary size",
     "P": "pages, or positions in an embedding table",
     "C": "channels",
+    "R": "rotated pairs of a head",
     "G": "segments (token types)",
     "three": "the literal 3 of a fused Q, K, V projection",
 }
