@@ -12,6 +12,7 @@ from .pack_index.op import OP as PACK_INDEX
 from .pack_tokens.op import OP as PACK_TOKENS
 from .qkv_to_context.op import OP as QKV_TO_CONTEXT
 from .rms_norm.op import OP as RMS_NORM
+from .rotary_embedding.op import OP as ROTARY_EMBEDDING
 from .skip_layer_norm.op import OP as SKIP_LAYER_NORM
 from .unpack_tokens.op import OP as UNPACK_TOKENS
 
@@ -25,6 +26,7 @@ OPS: tuple[Op, ...] = (
     GELU,
     QKV_TO_CONTEXT,
     ATTENTION,
+    ROTARY_EMBEDDING,
     PACK_INDEX,
     PACK_TOKENS,
     UNPACK_TOKENS,

@@ -4,25 +4,25 @@ import torch
 
 from ...errors import InputError
 
+_ADVICE = "check that the tokenizer and the model belong together"
 
-def check_ids(name: str, ids: torch.Tensor, table: str, rows: int) -> None:
+
+def check_ids(name: str, ids: torch.Tensor, table: str, rows: int, advice: str = _ADVICE) -> None:
     """Raises InputError naming the first id outside `0 .. rows - 1`, where it stands and what is allowed."""
     if ids.numel() == 0 or ids.device.type == "meta":
         return
     low, high = torch.aminmax(ids)
     if int(low) < 0 or int(high) >= rows:
-        raise bad_id(name, ids, table, rows)
+        raise _bad_id(name, ids, table, rows, advice)
 
 
-def bad_id(name: str, ids: torch.Tensor, table: str, rows: int) -> InputError:
+def _bad_id(name: str, ids: torch.Tensor, table: str, rows: int, advice: str) -> InputError:
     """The error for ids of which at least one lies outside the table."""
     wrong = ((ids < 0) | (ids >= rows)).nonzero()
     place = wrong[0].tolist()
     more = f" ({len(wrong)} ids are out of range)" if len(wrong) > 1 else ""
-    return InputError(
-        f"{name}{place} is {int(ids[tuple(place)])}, allowed are 0 to {rows - 1}: {table!r} has {rows} rows{more}; "
-        "check that the tokenizer and the model belong together"
-    )
+    found = f"{name}{place} is {int(ids[tuple(place)])}, allowed are 0 to {rows - 1}"
+    return InputError(f"{found}: {table!r} has {rows} rows{more}; {advice}")
 
 
 def too_long(length: int, offset: int, rows: int) -> InputError:

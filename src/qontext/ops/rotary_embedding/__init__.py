@@ -1,0 +1,1 @@
+"""The RotaryEmbedding operator: declaration, reference, kernels, cases."""
