@@ -7,8 +7,10 @@ So the implementations of the operators are the only place that knows their shap
 Reshape` chains collapse by themselves.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -22,12 +24,16 @@ from ..graph.tensors import constant_of
 from .call import Operand
 from .declare import DOMAIN, Op
 from .standard.catalogue import lookup as standard_lookup
-from .standard.declare import Context
+from .standard.declare import Context, StandardOp
 
 _PRIMES = ((17, 29), (19, 37), (23, 43), (13, 31), (11, 41), (7, 47), (53, 61), (59, 67), (71, 83), (73, 97))
 _REAL_LIMIT = 1 << 22  # whole-number constants up to this many elements are followed by value
 _FLOAT_LIMIT = 1024
+_JOINT_LIMIT = 1 << 26  # operands are followed by value while no broadcast of them can have more elements
+_REAL_BYTES = 1 << 30  # results are kept by value up to this much in all
+_KEY_ELEMENTS = 16
 Pair = tuple[torch.Tensor, torch.Tensor]
+Runs = list[Sequence[torch.Tensor | None]]
 
 
 class Inference:
@@ -38,6 +44,9 @@ class Inference:
         self.opset = opset
         self.sizes: dict[str, tuple[int, int]] = {}
         self.known: dict[ir.Value, Pair] = {}
+        self._real_bytes = 0
+        # Layers repeat: what an operator makes of operands seen before need not be worked out again.
+        self._seen: dict[tuple[object, ...], Runs] = {}
 
     # -- sizes -------------------------------------------------------------------------------------------------
 
@@ -194,27 +203,49 @@ class Inference:
             return
         attributes = values_of(node)
         context = Context(self.opset, tuple(bool(v.name) for v in node.outputs))
-        runs: list[Sequence[torch.Tensor | None]] = []
-        for which in (0, 1):
-            given = [None if p is None else p[which] for p in pairs]
+        key = _key(node.op_type, attributes, context, pairs)
+        runs = self._seen.get(key) if key is not None else None
+        if runs is None:
             try:
-                with torch.no_grad():
-                    result = op.run(_on_one_device(given, op.shape_operands), attributes, context)
+                given = [[None if p is None else p[which] for p in pairs] for which in (0, 1)]
+                runs = [self._run(op, tensors, attributes, context) for tensors in given]
             except NotImplementedError:
                 return
-            except (RuntimeError, IndexError, ValueError, TypeError) as error:
-                raise self._contradiction(node, error) from error
             except QontextError as error:
                 raise type(error)(f"node {node.name!r}: {error.message}") from error
-            runs.append(result if isinstance(result, tuple) else (result,))
+            except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError) as error:
+                raise self._contradiction(node, error) from error
+            if key is not None and all(t is None or t.is_meta for run in runs for t in run):
+                self._seen[key] = runs
         for value, a, b in zip(node.outputs, *runs, strict=False):
             if a is None or b is None or value is None:
                 continue
             if a.dim() != b.dim():
                 continue
+            try:
+                value.dtype = from_torch(a.dtype).onnx
+            except KeyError:
+                raise UnsupportedOperatorError(
+                    f"node {node.name!r} ({node.op_type}) computes {a.dtype}, which qontext does not hold"
+                ) from None
             self.known[value] = (a, b)
-            value.dtype = from_torch(a.dtype).onnx
             value.shape = to_onnx(self.shape(value))
+
+    def _run(
+        self, op: StandardOp, given: Sequence[torch.Tensor | None], attributes: Mapping[str, Any], context: Context
+    ) -> Sequence[torch.Tensor | None]:
+        """One abstract run. Big real tensors become shapes, so that a small file cannot take much memory."""
+        with torch.no_grad():
+            result = op.run(_on_one_device(given, op.shape_operands), attributes, context)
+        results = result if isinstance(result, tuple) else (result,)
+        kept = []
+        for tensor in results:
+            if tensor is not None and not tensor.is_meta:
+                self._real_bytes += tensor.nbytes
+                if tensor.numel() > _REAL_LIMIT or self._real_bytes > _REAL_BYTES:
+                    tensor = torch.empty_like(tensor, device="meta")
+            kept.append(tensor)
+        return kept
 
     def _contradiction(self, node: ir.Node, error: Exception) -> GraphError:
         shapes = ", ".join(f"{v.name}{text(self.shape(v))}" for v in node.inputs if v is not None)
@@ -222,14 +253,44 @@ class Inference:
 
 
 def _on_one_device(tensors: Sequence[torch.Tensor | None], shape_operands: Sequence[int]) -> list[torch.Tensor | None]:
-    """Data tensors all on meta as soon as one of them is; shape operands stay as they are."""
+    """Data tensors all on meta as soon as one of them is, or they are big together; shape operands stay as they are."""
     data = [t for i, t in enumerate(tensors) if t is not None and i not in shape_operands]
-    if not any(t.device.type == "meta" for t in data):
+    if not any(t.device.type == "meta" for t in data) and _largest_result(data) <= _JOINT_LIMIT:
         return list(tensors)
     return [
         t if t is None or i in shape_operands or t.device.type == "meta" else t.to("meta")
         for i, t in enumerate(tensors)
     ]
+
+
+def _largest_result(tensors: Sequence[torch.Tensor]) -> int:
+    """More elements than these operands give when they are broadcast, joined, multiplied or looked up in each other."""
+    counts = sorted((max(1, t.numel()) for t in tensors), reverse=True)
+    rank = max((t.dim() for t in tensors), default=0)
+    axes = [[t.shape[-a] for t in tensors if t.dim() >= a] for a in range(1, rank + 1)]
+    return max(math.prod(counts[:2]) * len(counts), math.prod(max(sizes) for sizes in axes))
+
+
+def _key(
+    op_type: str, attributes: Mapping[str, Any], context: Context, pairs: Sequence[Pair | None]
+) -> tuple[object, ...] | None:
+    """All that the abstract runs of a node depend on; None where that is too much to compare."""
+    parts: list[object] = [op_type, context]
+    for name, value in attributes.items():
+        if not isinstance(value, (int, float, str, list)):
+            return None
+        parts += [name, tuple(value) if isinstance(value, list) else value]
+    for pair in pairs:
+        for tensor in pair or (None, None):
+            if tensor is None:
+                parts.append(None)
+            elif tensor.is_meta:
+                parts += ["meta", tensor.dtype, tensor.shape]
+            elif tensor.numel() <= _KEY_ELEMENTS:
+                parts += ["real", tensor.dtype, tensor.shape, tuple(tensor.reshape(-1).tolist())]
+            else:
+                return None
+    return tuple(parts)
 
 
 def _first_line(error: Exception) -> str:
