@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from . import native
@@ -127,13 +128,14 @@ class Engine:
         Any ONNX viewer opens it and ONNX Runtime runs it. Raises ArgumentError for an engine loaded from a file.
         """
         from .graph.onnx_file import write_onnx
-        from .ops.body import with_bodies
+        from .ops.body import IR_VERSION, with_bodies
 
         if self.compiled.fused is None:
             raise ArgumentError(
                 "save_onnx: an engine loaded from a .qx file holds the packed program only; build it anew"
             )
-        write_onnx(with_bodies(self.compiled.fused), path)
+        model = ir.Model(self.compiled.fused, ir_version=IR_VERSION, producer_name="qontext")
+        write_onnx(with_bodies(model, self.compiled.plugins), path)
 
     def __str__(self) -> str:
         lines = [f"engine {self.name}  ({self.precision}, {self.device}, task {self.task or 'unknown'})"]
