@@ -1,1 +1,1 @@
-
+"""Layers made of builder calls."""

@@ -1,1 +1,1 @@
-
+"""Network definitions made of layers."""

@@ -1,0 +1,218 @@
+"""The Hugging Face door: folder or hub id in, Model out."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from ...errors import ArgumentError, ModelFormatError, UnsupportedModelError
+from ...graph.model import InputRule, Model
+from ...layers.parts import Builder
+from ...models import heads
+from ...models.encoder import encoder, encoder_inputs
+from ...models.encoder_config import EncoderConfig
+from ...ops.network import Network
+from . import weights as checked
+from .catalogue import TASK_OF_SUFFIX, TASKS
+from .config import encoder_config, family_of
+from .facts import facts_for_tasks
+from .family import Family, Head
+from .files import read_json, read_tokenizer, read_weights
+from .pooling import Pooling, read_pooling
+
+DEMO = "demo-bert"
+_HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*/config.json"]
+
+
+def import_folder(
+    source: str | Path, task: str | None = None, revision: str | None = None, check_weights: str = "warn"
+) -> Model:
+    """Imports a Hugging Face folder.
+
+    Args:
+        source: a folder with config.json and safetensors, a hub id, or "demo-bert" for the model in the package.
+        task: "fill-mask", "classify", "token-classify", "answer", "embed" or "encode"; found from the files when left
+            out.
+        revision: of a hub model.
+        check_weights: "warn" about NaN and Inf, "strict" refuses them, "off" does not look.
+    Raises:
+        ModelFormatError, WeightsError, UnsupportedModelError, TokenizerError: saying what is wrong with the files.
+        ArgumentError: an unknown task or a path that does not exist.
+    """
+    folder = find_folder(source, revision)
+    raw = read_json(folder / "config.json")
+    family = family_of(raw)
+    pooling = read_pooling(folder)
+    task = _task(raw, family, task, pooling)
+    config = encoder_config(raw, family)
+    head = family.heads.get(task)
+    paths = _paths(family, config)
+    out = 2 if task == "answer" else config.labels
+    needed = checked.encoder_shapes(config, paths)
+    if head is not None:
+        needed |= checked.head_shapes(config, head, out)
+    tensors = checked.modern_names(read_weights(folder))
+    tensors = checked.with_prefix(tensors, family.prefix, needed)
+    pooled = family.pooler is not None and f"{family.prefix}{family.pooler}.weight" in tensors
+    if family.pooler is not None and (pooled or (head is not None and head.kind == "pooled")):
+        path = family.prefix + family.pooler
+        if (head is not None and head.kind == "pooled") or task == "encode":
+            needed |= {f"{path}.weight": (config.hidden, config.hidden), f"{path}.bias": (config.hidden,)}
+    if head is not None and head.kind == "mlm":
+        _untie(tensors, head, paths["word"], needed, config)
+    used = checked.check_weights(tensors, needed, family, _spare(family), check_weights)
+    build = Builder(Network(folder.name), used)
+    _draw(build, config, family, head, task, paths, pooling)
+    tokenizer = read_tokenizer(folder)
+    return Model(
+        name=DEMO if str(source) == DEMO else folder.name,
+        graph=build.net.graph,
+        ledger=build.net.ledger(),
+        inputs=_rules(config),
+        task=task,
+        config=facts_for_tasks(folder, raw, config, task, pooling, tokenizer),
+        tokenizer=tokenizer,
+        source="huggingface",
+        attention_mask="attention_mask",
+    )
+
+
+def find_folder(source: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a source, downloaded first when it is a hub id."""
+    if str(source) == DEMO:
+        return Path(__file__).parents[2] / "demo_model"
+    path = Path(source)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelFormatError(f"{path.name} has no config.json; a Hugging Face folder needs one")
+        return path
+    if path.exists() or not _HUB_ID.match(str(source)) or str(source).count("/") > 1:
+        raise ArgumentError(f"{str(source)!r} is no folder, and no hub id such as 'name' or 'owner/name'")
+    return _download(str(source), revision)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise ArgumentError(f"{name!r} is no local folder, and huggingface_hub is not installed: {error}") from error
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ArgumentError(
+            f"{name!r} is no local folder, and could not be downloaded as a hub model: {line}. Check the name and the "
+            "connection, or give a path"
+        ) from error
+
+
+def _task(raw: Mapping[str, Any], family: Family, task: str | None, pooling: Pooling | None) -> str:
+    if task is not None and task not in TASKS:
+        raise ArgumentError(f"import_model: unknown task {task!r}; allowed: {', '.join(TASKS)}")
+    found = None
+    for architecture in raw.get("architectures") or []:
+        for suffix, meant in TASK_OF_SUFFIX.items():
+            if str(architecture).endswith(suffix):
+                found = meant
+                break
+    if found == "encode" and pooling is not None:
+        found = "embed"
+    chosen = task or found or ("embed" if pooling is not None else "encode")
+    if task == "classify" and found == "token-classify":
+        chosen = "token-classify"
+    if chosen not in ("embed", "encode") and chosen not in family.heads:
+        raise UnsupportedModelError(
+            f"{family.model_types[0]} has no head for {chosen}; it has {', '.join(family.heads)}"
+        )
+    return chosen
+
+
+def _paths(family: Family, config: EncoderConfig) -> dict[str, str]:
+    paths = {part: family.prefix + path for part, path in family.names.items()}
+    if "projection" in paths and config.embedding_size == config.hidden and "{g}" not in family.names["query"]:
+        del paths["projection"]  # ELECTRA projects only where the sizes differ; ALBERT always does
+    return paths
+
+
+def _untie(tensors: dict[str, Any], head: Head, word: str, needed: checked.Shapes, config: EncoderConfig) -> None:
+    """The decoder of a masked language model is the word embedding, unless the checkpoint says otherwise."""
+    import torch
+
+    for path in head.tied:
+        own = tensors.pop(f"{path}.weight", None)
+        bias = tensors.pop(f"{path}.bias", None)
+        if bias is not None and head.names["bias"] != f"{path}.bias":
+            tensors.setdefault(head.names["bias"], bias)
+        elif bias is not None:
+            tensors[head.names["bias"]] = bias
+        base = tensors.get(f"{word}.weight")
+        if own is not None and base is not None and (own.shape != base.shape or not torch.equal(own, base)):
+            tensors[f"{path}.weight"] = own
+            needed[f"{path}.weight"] = (config.vocabulary, config.embedding_size)
+
+
+def _spare(family: Family) -> list[str]:
+    """Weights of heads that this task does not use."""
+    spare = [name for head in family.heads.values() for name in (*head.names.values(), *head.tied)]
+    if family.pooler is not None:
+        spare.append(family.prefix + family.pooler)
+    return spare
+
+
+def _rules(config: EncoderConfig) -> dict[str, InputRule]:
+    rules = {
+        "input_ids": InputRule(limit=config.vocabulary),
+        "attention_mask": InputRule("ones"),
+        "position_ids": InputRule("arange", limit=config.positions),
+    }
+    if config.padding_idx is not None:
+        rules["position_ids"] = InputRule(
+            "positions_after_padding", limit=config.positions, padding_idx=config.padding_idx
+        )
+    if config.types:
+        rules["token_type_ids"] = InputRule("zeros", limit=config.types)
+    return rules
+
+
+def _draw(
+    build: Builder,
+    config: EncoderConfig,
+    family: Family,
+    head: Head | None,
+    task: str,
+    paths: Mapping[str, str],
+    pooling: Pooling | None,
+) -> None:
+    net = build.net
+    inputs = encoder_inputs(build, config)
+    hidden = encoder(build, config, paths, inputs)
+    if head is None:
+        if task == "embed":
+            shape = pooling or Pooling()
+            pooled = heads.sentence_embedding(build, hidden, inputs["attention_mask"], shape.modes, shape.normalize)
+            net.output(pooled, "sentence_embedding")
+            return
+        net.output(hidden, "last_hidden_state")
+        if family.pooler is not None and f"{family.prefix}{family.pooler}.weight" in build.weights:
+            net.output(heads.pooler(build, hidden, family.prefix + family.pooler), "pooler_output")
+        return
+    activation = config.activation if head.activation == "hidden" else head.activation
+    if head.kind == "mlm":
+        own = next((f"{p}.weight" for p in head.tied if f"{p}.weight" in build.weights), f"{paths['word']}.weight")
+        net.output(heads.masked_language_model(build, config, hidden, head.names, activation, own), "logits")
+    elif head.kind == "span":
+        begin, end = heads.span(build, hidden, head.names)
+        net.output(begin, "start_logits")
+        net.output(end, "end_logits")
+    else:
+        x: ir.Value = hidden
+        if head.kind == "pooled":
+            assert family.pooler is not None
+            x = heads.pooler(build, hidden, family.prefix + family.pooler)
+        elif head.kind == "first":
+            x = heads.first_token(build, hidden, next(iter(head.names.values())).rpartition(".")[0] or "classifier")
+        net.output(heads.classifier(build, x, head.names, activation), "logits")
