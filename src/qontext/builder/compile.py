@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 import torch
 
-from ..errors import ArgumentError, DeviceError, PluginError, all_problems
-from ..fusion.catalogue import fuse
+from ..errors import ArgumentError, DeviceError, all_problems
+from ..fusion.catalogue import RULES, fuse
 from ..fusion.rule import Rule
 from ..graph.ledger import Ledger
 from ..graph.model import Model
 from ..graph.verify import verify
-from ..ops.catalogue import BY_NAME as OPS
 from ..ops.declare import Op
 from ..ops.device import device_of
 from ..ops.infer import Inference
+from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
 from ..packing.remove_padding import PackingReport, remove_padding
 from .plan import Program, plan_program
@@ -61,23 +61,6 @@ class Compiled:
     seconds: float = 0.0
 
 
-def operators(plugins: Sequence[Op]) -> dict[str, Op]:
-    """The catalogue plus the user's operators, by name. Raises PluginError for clashes, all in one message."""
-    table, problems = dict(OPS), []
-    for op in plugins:
-        if not isinstance(op, Op):
-            problems.append(f"{op!r} is a {type(op).__name__}, expected a qontext.ops.declare.Op")
-        elif op.name in table:
-            problems.append(f"operator {op.name!r} exists already; plugins need names of their own")
-        elif op.domain in ("", "ai.onnx"):
-            problems.append(f"operator {op.name!r} would hide an ONNX operator; give it a domain of its own")
-        else:
-            table[op.name] = op
-    if problems:
-        raise PluginError(all_problems("plugins", problems))
-    return table
-
-
 def known_nodes(ops: dict[str, Op]) -> Callable[[ir.Node], bool]:
     """Says whether a node's operator can be run at all."""
 
@@ -119,6 +102,23 @@ def check_settings(settings: Settings) -> None:
         raise DeviceError("device 'cuda' was asked for, but torch finds no NVIDIA GPU here; use device='cpu'")
 
 
+def check_rules(rules: Sequence[Rule]) -> None:
+    """Raises ArgumentError for rules of the user's that are none, or whose names are taken."""
+    if isinstance(rules, Rule) or not isinstance(rules, Sequence):
+        raise ArgumentError(f"build: rules is a {type(rules).__name__}, expected a list of rules: rules=[rule]")
+    names = {rule.name for rule in RULES}
+    problems = []
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            problems.append(f"{rule!r} is a {type(rule).__name__}, expected a qontext.fusion.rule.Rule")
+        elif rule.name in names:
+            problems.append(f"rule {rule.name!r} exists already; reports need different names")
+        else:
+            names.add(rule.name)
+    if problems:
+        raise ArgumentError(all_problems("build: rules", problems))
+
+
 def compile_model(
     model: Model,
     settings: Settings,
@@ -136,6 +136,7 @@ def compile_model(
     start = time.perf_counter()
     check_settings(settings)
     ops = operators(plugins)
+    check_rules(rules)
     lines: list[str] = []
 
     def say(text: str) -> None:

@@ -23,9 +23,10 @@ from ..graph.tensors import constant_of, to_onnx
 from ..graph.verify import verify
 from ..ops.declare import Op
 from ..ops.device import device_of
+from ..ops.operators import operators
 from ..packing.remove_padding import Packed, PackingReport
 from ..version import __version__
-from .compile import Compiled, Settings, inferred, known_nodes, operators, updates_of
+from .compile import Compiled, Settings, inferred, known_nodes, updates_of
 from .container import Container, write_container
 from .plan import plan_program
 from .tune import Tuner
@@ -50,6 +51,8 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
     tensors: dict[str, torch.Tensor] = {}
     texts: dict[str, bytes] = {}
     settings = compiled.settings
+    used = {(n.domain, n.op_type) for program in compiled.programs.values() for n in program.graph}
+    needed = [p for p in compiled.plugins if (p.domain, p.name) in used]
     manifest = {
         "what": "qontext engine",
         "format": FORMAT,
@@ -60,7 +63,7 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
         "device": settings.device,
         "built_on": device_of(settings.device).name,
         "needs_any_of": needed_instruction_sets(settings),
-        "plugins": [{"name": p.name, "version": p.version, "domain": p.domain} for p in compiled.plugins],
+        "plugins": [{"name": p.name, "version": p.version, "domain": p.domain} for p in needed],
         "programs": list(compiled.programs),
     }
     texts["manifest.json"] = _json(manifest)
@@ -94,10 +97,10 @@ def read_engine(path: str | os.PathLike[str], plugins: Sequence[Op] = ()) -> tup
     box = Container(path)
     manifest = _section(box, "manifest.json")
     _check_manifest(box, manifest)
+    ops = operators(plugins)
     _check_plugins(manifest, plugins)
     raw = _section(box, "facts.json")
     settings = Settings(**raw["settings"])
-    ops = operators(plugins)
     report = _section(box, "report.json")
     tuner = Tuner(_section(box, "tuning.json"), repeats=7 if settings.tune else 0)
     programs = {}

@@ -14,9 +14,9 @@ from ..graph.onnx_file import read_onnx
 from ..graph.onnx_functions import inline_functions
 from ..graph.onnx_source import Source
 from ..graph.verify import verify
-from ..ops.catalogue import BY_NAME
 from ..ops.declare import Op
 from ..ops.infer import Inference
+from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
 from . import contrib
 from .onnx_growth import check_growth
@@ -60,7 +60,7 @@ def import_onnx(source: Source, task: str | None = None, plugins: Sequence[Op] =
 
 def adopt_graph(model: ir.Model, name: str, source: str, task: str | None = None, plugins: Sequence[Op] = ()) -> Model:
     """Makes a Model of a graph that keeps the rules of `onnx_checks`; the graph is changed in place."""
-    ops = {**BY_NAME, **{op.name: op for op in plugins}}
+    ops = operators(plugins)
     graph = model.graph
     name_nodes(graph)
     inline_functions(model, lambda domain, op_type: op_type in ops and ops[op_type].domain == domain)

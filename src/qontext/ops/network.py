@@ -25,6 +25,7 @@ from ..graph.tensors import to_onnx as tensor_to_onnx
 from .catalogue import BY_NAME as OPS
 from .declare import Op
 from .infer import Inference
+from .operators import operators
 
 OPSET = 23
 IR_VERSION = 10
@@ -41,7 +42,7 @@ class Network:
 
     def __init__(self, name: str = "network", plugins: Sequence[Op] = (), opset: int = OPSET):
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset, "qontext": 1}, name=name)
-        self.ops: dict[str, Op] = {**OPS, **{op.name: op for op in plugins}}
+        self.ops = operators(plugins)
         for op in plugins:
             self.graph.opset_imports.setdefault(op.domain, 1)
         self.inference = Inference(self.ops, opset)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..builder.compile import operators
 from ..engine import Engine
 from ..graph.ledger import Refusal
+from ..ops.operators import operators
 from ..runtime.ceilings import Ceilings, cpu_ceilings
 from ..runtime.executor import Executor
 from ..runtime.profile import Profile, profile, sample_run_inputs
