@@ -87,4 +87,6 @@ class TokenClassify(Pipeline):
 def label_of(config: dict[str, Any], index: int) -> str:
     """The name of a label, LABEL_n where the model gives none."""
     labels = config.get("labels") or {}
-    return str(labels.get(str(index), labels.get(index, f"LABEL_{index}")) if isinstance(labels, dict) else labels[index])
+    return str(
+        labels.get(str(index), labels.get(index, f"LABEL_{index}")) if isinstance(labels, dict) else labels[index]
+    )

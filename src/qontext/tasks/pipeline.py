@@ -62,7 +62,9 @@ class Pipeline:
                 f"{f' ({len(long)} such texts)' if len(long) > 1 else ''}; shorten it, or pass truncate=True to cut it"
             )
 
-    def run_batches(self, encodings: Sequence[Encoding], name: str, progress: Progress | None = None) -> list[np.ndarray]:
+    def run_batches(
+        self, encodings: Sequence[Encoding], name: str, progress: Progress | None = None
+    ) -> list[np.ndarray]:
         """One array of output `name` for each encoding, cut to its own length where the output has a length axis."""
         results = self.run_outputs(encodings, (name,), progress)
         return [r[name] for r in results]
@@ -82,8 +84,16 @@ class Pipeline:
             rows = []
             for row, length in enumerate(batch.lengths):
                 picked = {n: outputs[n][row] for n in names}
-                per_token = {n: a.ndim >= 1 and outputs[n].ndim >= 2 and outputs[n].shape[1] == longest for n, a in picked.items()}
-                rows.append({n: a[:length] if per_token[n] and n in _PER_TOKEN.get(self.task, ()) else a for n, a in picked.items()})
+                per_token = {
+                    n: a.ndim >= 1 and outputs[n].ndim >= 2 and outputs[n].shape[1] == longest
+                    for n, a in picked.items()
+                }
+                rows.append(
+                    {
+                        n: a[:length] if per_token[n] and n in _PER_TOKEN.get(self.task, ()) else a
+                        for n, a in picked.items()
+                    }
+                )
             found.append(rows)
             if progress is not None:
                 progress(len(rows))
@@ -123,7 +133,11 @@ def as_list(texts: str | Sequence[str], what: str) -> tuple[list[str], bool]:
 
 
 def pipeline(
-    task: str, model: Engine | Model | str | os.PathLike[str], precision: str = "fp32", device: str = "cpu", **options: Any
+    task: str,
+    model: Engine | Model | str | os.PathLike[str],
+    precision: str = "fp32",
+    device: str = "cpu",
+    **options: Any,
 ) -> Pipeline:
     """The pipeline of a task.
 

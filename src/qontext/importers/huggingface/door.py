@@ -145,10 +145,8 @@ def _untie(tensors: dict[str, Any], head: Head, word: str, needed: checked.Shape
     for path in head.tied:
         own = tensors.pop(f"{path}.weight", None)
         bias = tensors.pop(f"{path}.bias", None)
-        if bias is not None and head.names["bias"] != f"{path}.bias":
-            tensors.setdefault(head.names["bias"], bias)
-        elif bias is not None:
-            tensors[head.names["bias"]] = bias
+        if bias is not None:
+            tensors[head.names["bias"]] = bias  # the decoder's own bias is the one that counts where both are saved
         base = tensors.get(f"{word}.weight")
         if own is not None and base is not None and (own.shape != base.shape or not torch.equal(own, base)):
             tensors[f"{path}.weight"] = own
