@@ -7,7 +7,7 @@ import torch
 
 from .. import native
 from .call import Call
-from .kernel_checks import dtypes_are
+from .kernel_checks import dtypes_are, last_axis_known
 
 _FLOATS = ("float32", "float16", "bfloat16")
 
@@ -20,6 +20,21 @@ def native_is_here() -> str | None:
 def native_takes_floats(call: Call) -> str | None:
     """The kernel library is here and all float operands of the call share one dtype that it knows."""
     return native_is_here() or dtypes_are(call, _FLOATS)
+
+
+def native_takes_rows(call: Call) -> str | None:
+    """As `native_takes_floats`, with a first input whose last axis is a number other than 0."""
+    x = call.inputs[0]
+    assert x is not None
+    reason = native_takes_floats(call) or last_axis_known(x, "its first input")
+    return reason or ("its first input has rows of no elements" if x.shape and x.shape[-1] == 0 else None)
+
+
+def dtype_of(call: Call) -> torch.dtype:
+    """The float dtype of the call's first input."""
+    x = call.inputs[0]
+    assert x is not None
+    return x.type.torch
 
 
 def even(tensor: torch.Tensor) -> torch.Tensor:

@@ -5,19 +5,21 @@ from typing import Any
 
 import torch
 
-from ... import native
+from ...native.bound import bind_activation
 from ..call import Bound, Call, Kernel
-from ..kernel_checks import dtypes_are
-from ..native_kernel import even, even_or_none, native_takes_floats, place
+from ..kernel_checks import dtypes_are, last_axis
+from ..native_kernel import dtype_of, even, even_or_none, native_takes_rows, place
 
 
 def _native_bind(call: Call) -> Bound:
     kind = "gelu_tanh" if call.attributes["approximate"] == "tanh" else "gelu"
-    activate = native.bias_act
+    activate = bind_activation(last_axis(call.inputs[0]), dtype_of(call), kind)
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
         x = even(inputs[0])
-        return activate(x, kind, out=place(out, 0, x), bias=even_or_none(inputs[1]))
+        y = place(out, 0, x)
+        activate(x, even_or_none(inputs[1]), y)
+        return y
 
     return run
 
@@ -43,6 +45,6 @@ def _torch_bind(call: Call) -> Bound:
 
 
 KERNELS = (
-    Kernel("native.gelu", "cpu", native_takes_floats, _native_bind, writes_out=True, inplace=((0, 0),)),
+    Kernel("native.gelu", "cpu", native_takes_rows, _native_bind, writes_out=True, inplace=((0, 0),)),
     Kernel("torch.gelu", "cpu", _torch_supports, _torch_bind, writes_out=True, inplace=((0, 0),)),
 )

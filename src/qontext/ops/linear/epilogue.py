@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from ... import native
+from ...native.bound import bind_activation
 from ..call import Call
-from ..native_kernel import even
+from ..native_kernel import dtype_of, even_or_none
 
 # (y, bias or None): adds the bias to y and activates it, in place.
 Finish = Callable[[torch.Tensor, torch.Tensor | None], Any]
@@ -27,12 +28,12 @@ def activation_of(call: Call) -> Finish | None:
     if name == "none":
         return None
     if native.available():
-        kind, bias_act = _NATIVE[name], native.bias_act
-
-        def in_one_pass(y: torch.Tensor, bias: torch.Tensor | None) -> None:
-            bias_act(y, kind, out=y, bias=None if bias is None else even(bias))
-
-        return in_one_pass
+        weight = call.inputs[1]
+        assert weight is not None
+        assert weight.shape is not None
+        if isinstance(weight.shape[0], int) and weight.shape[0] > 0:
+            activate_rows = bind_activation(weight.shape[0], dtype_of(call), _NATIVE[name])
+            return lambda y, bias: activate_rows(y, even_or_none(bias), y)
     activate = _TORCH[name]
 
     def in_two_passes(y: torch.Tensor, bias: torch.Tensor | None) -> None:

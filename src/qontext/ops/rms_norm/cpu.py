@@ -6,18 +6,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ... import native
+from ...native.bound import bind_norm
 from ..call import Bound, Call, Kernel
 from ..kernel_checks import dtypes_are, last_axis, last_axis_known
-from ..native_kernel import even, even_or_none, native_takes_floats, place
+from ..native_kernel import dtype_of, even, even_or_none, native_takes_rows, place
 
 
 def _native_bind(call: Call) -> Bound:
-    epsilon, norm = call.attributes["epsilon"], native.skip_layer_norm
+    norm = bind_norm(last_axis(call.inputs[0]), dtype_of(call), eps=call.attributes["epsilon"], rms=True)
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
         x = even(inputs[0])
-        return norm(x, None, even_or_none(inputs[1]), None, out=place(out, 0, x), eps=epsilon, rms=True)
+        y = place(out, 0, x)
+        norm(x, None, None, even_or_none(inputs[1]), None, y, None)
+        return y
 
     return run
 
@@ -38,6 +40,6 @@ def _torch_bind(call: Call) -> Bound:
 
 
 KERNELS = (
-    Kernel("native.rms_norm", "cpu", native_takes_floats, _native_bind, writes_out=True, inplace=((0, 0),)),
+    Kernel("native.rms_norm", "cpu", native_takes_rows, _native_bind, writes_out=True, inplace=((0, 0),)),
     Kernel("torch.rms_norm", "cpu", _torch_supports, _torch_bind),
 )

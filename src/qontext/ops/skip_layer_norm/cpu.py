@@ -6,24 +6,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ... import native
+from ...native.bound import bind_norm
 from ..call import Bound, Call, Kernel
 from ..kernel_checks import dtypes_are, last_axis, last_axis_known
-from ..native_kernel import even, even_or_none, native_takes_floats, place
+from ..native_kernel import dtype_of, even, even_or_none, native_takes_rows, place
 
 
 def _native_bind(call: Call) -> Bound:
-    epsilon, norm = call.attributes["epsilon"], native.skip_layer_norm
+    norm = bind_norm(last_axis(call.inputs[0]), dtype_of(call), eps=call.attributes["epsilon"])
     wants_sum = call.wants(1)
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         x, skip, gamma, beta, bias = inputs
         x = even(x)
         y, total = place(out, 0, x), place(out, 1, x) if wants_sum else None
-        norm(
-            x, even(skip), even(gamma), even_or_none(beta),
-            out=y, bias=even_or_none(bias), sum_out=total, eps=epsilon,
-        )  # fmt: skip
+        norm(x, even(skip), even_or_none(bias), even(gamma), even_or_none(beta), y, total)
         return y, total
 
     return run
@@ -49,8 +46,6 @@ def _torch_bind(call: Call) -> Bound:
 
 
 KERNELS = (
-    Kernel(
-        "native.skip_layer_norm", "cpu", native_takes_floats, _native_bind, writes_out=True, inplace=((0, 0), (0, 1))
-    ),
+    Kernel("native.skip_layer_norm", "cpu", native_takes_rows, _native_bind, writes_out=True, inplace=((0, 0), (0, 1))),
     Kernel("torch.skip_layer_norm", "cpu", _torch_supports, _torch_bind),
 )
