@@ -6,11 +6,38 @@ import onnx_ir as ir
 
 from ..graph.ledger import Ledger
 from ..ops.infer import Inference
-from . import activation, embedding, qkv, skip_norm
+from . import (
+    activation,
+    attention,
+    embedding,
+    folding,
+    gelu,
+    masks,
+    norms,
+    onnx_attention,
+    products,
+    qkv,
+    skip_norm,
+    tidy,
+)
 from .rewriter import Rewriter
 from .rule import Applied, Rule, apply_rules
 
-NORMAL_FORM: tuple[Rule, ...] = (activation.BIAS,)
+NORMAL_FORM: tuple[Rule, ...] = (
+    folding.RULE,
+    folding.SHAPES,
+    tidy.RULE,
+    tidy.PAIR,
+    products.RULE,
+    activation.BIAS,
+    products.ROWS,
+    norms.LAYER,
+    norms.RMS,
+    gelu.RULE,
+    attention.RULE,
+    onnx_attention.RULE,
+    masks.RULE,
+)
 """Rules that bring a graph to normal form: every linear layer a Linear, every attention an Attention, and so on."""
 
 MERGING: tuple[Rule, ...] = (

@@ -6,6 +6,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from ..dtypes import from_onnx
 from ..errors import NoFusion
 from ..graph.attributes import attributes_of, values_of
 from ..graph.dims import Shape
@@ -98,6 +99,16 @@ class Rewriter:
             self.graph.register_initializer(value)  # a sweep took it while nobody read it
         return value
 
+    def named_constant(self, name: str, tensor: torch.Tensor) -> ir.Value:
+        """A small constant whose name says its value, made once."""
+        return self.derived(name, (), name, lambda: tensor)
+
+    def named_scalar(self, number: float, dtype: ir.DataType) -> ir.Value:
+        """A constant of one number and no axes."""
+        return self.named_constant(
+            f"number.{number!r}.{dtype.name}", torch.tensor(number, dtype=from_onnx(dtype).torch)
+        )
+
     def shared(self, key: Hashable, make: Callable[[], ir.Value]) -> ir.Value:
         """A computed value that several rules or layers may read: made again only when it is gone."""
         value = self._made.get(key)
@@ -125,8 +136,8 @@ class Rewriter:
             )
         else:
             node = ir.Node("", op, inputs, attributes_of(given), num_outputs=outputs)
-        if node.domain == DOMAIN:
-            self.graph.opset_imports.setdefault(DOMAIN, 1)
+        if isinstance(op, Op):
+            self.graph.opset_imports.setdefault(op.domain, 1)
         path = common_origin(list(origin) or [before])
         self._count += 1
         node.name = f"{path or 'graph'}/{node.op_type}_{self._count}"
@@ -136,6 +147,22 @@ class Rewriter:
         self.graph.insert_before(before, node)
         self.inference.infer(node)
         return node
+
+    def unsqueeze(self, before: ir.Node, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """The value with axes of size 1 at the given places, in the form that the graph's opset has for it."""
+        if not axes:
+            return value
+        if self.inference.opset < 13:
+            return self.insert(before, "Unsqueeze", [value], {"axes": list(axes)}).outputs[0]
+        name = "axes." + ".".join(str(a) for a in axes)
+        places = self.named_constant(name, torch.tensor(list(axes), dtype=torch.int64))
+        return self.insert(before, "Unsqueeze", [value, places]).outputs[0]
+
+    def move_first(self, node: ir.Node) -> None:
+        """Moves a node that reads only inputs of the graph to the front."""
+        first = next(iter(self.graph))
+        self.graph.remove(node)
+        self.graph.insert_before(first, node)
 
     def replace(
         self,
@@ -176,6 +203,15 @@ class Rewriter:
         """Deletes those of `old` that nobody reads any more, and records that `new` stands for them."""
         words = telling_attributes(new, self.inference.ops)
         self.ledger.fuse(rule, self._drop(old), new, "; ".join(w for w in (words, note) if w))
+
+    def set_input(self, node: ir.Node, index: int, value: ir.Value) -> None:
+        """Lets a node read another value that means the same to it; the node keeps its place and its record."""
+        node.replace_input_with(index, value)
+        self.inference.infer(node)
+
+    def can_stand_in(self, instead: ir.Value, value: ir.Value) -> bool:
+        """True when readers of `value` can read `instead`: an output of the graph needs a value of its own."""
+        return not value.is_graph_output() or (instead.producer() is not None and not instead.is_graph_output())
 
     def redirect(self, value: ir.Value, new: ir.Value) -> None:
         """Lets everybody who read `value` read `new`; an output of the graph keeps its name."""

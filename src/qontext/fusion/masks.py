@@ -1,0 +1,290 @@
+"""Mask arithmetic, known by what it computes.
+
+Whatever operators lead from an input like `attention_mask` to what is added to the scores, or to the condition of a
+Where: they are run on zeros, ones and random patterns. When the result is one value where the mask allows and another
+where it does not, the attention can take the boolean mask itself, and the values say what a wholly masked row gets.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+
+from ..dtypes import from_onnx
+from ..errors import NoFusion
+from ..ops.catalogue import BY_NAME as OPS
+from .evaluate import Trial, sources, trial_sizes
+from .rewriter import Rewriter
+from .rule import Conditions, Rule
+
+_WEAKEST = -1e3  # a fill above this is a bias: what it masks keeps a share of the softmax
+_SWALLOWED = 60.0  # scores closer together than this are lost when a fill with such a rounding step is added to them
+_BOOL = int(ir.DataType.BOOL)
+_MOST_ROOTS = 8
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a mask computes: attend where `root` is true (false when `inverted`), and only backwards when `causal`.
+
+    root:   [B, Skv] with place "keys", [S, Skv] with "rows", [B, S, Skv] with "batch", four axes with "whole";
+            None when the mask depends on no input
+    fill:   what is added to a masked score, relative to an allowed one; None for a boolean mask
+    """
+
+    root: ir.Value | None
+    place: str = "keys"
+    inverted: bool = False
+    causal: bool = False
+    fill: float | None = None
+    nodes: tuple[ir.Node, ...] = ()
+
+    @property
+    def everything(self) -> bool:
+        """It masks nothing."""
+        return self.root is None and not self.causal
+
+
+_PLACES: dict[int, dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    2: {"keys": lambda r: r[:, None, None, :], "rows": lambda r: r[None, None]},
+    3: {"batch": lambda r: r[:, None]},
+    4: {"whole": lambda r: r},
+}
+
+
+def understand(rewriter: Rewriter, mask: ir.Value, axes: Sequence[int] = ()) -> Fact:
+    """What a mask computes. Raises NoFusion with the reason when it is no plain mask.
+
+    Args:
+        mask: [B, Skv], or four axes once axes of size 1 are put in at `axes`.
+    """
+    leaves, nodes = sources(rewriter, mask)
+    sizes = trial_sizes(rewriter, mask, nodes)
+    if not leaves:
+        patterns = [_four_axes(Trial(rewriter, s, {}).value(mask), axes) for s in sizes]
+        causal, fill = _agree([_classify(pattern, [pattern], [None]) for pattern in patterns])
+        return Fact(None, causal=causal, fill=fill, nodes=tuple(nodes))
+    reason = f"it depends on {len(leaves)} values: {', '.join(repr(v.name) for v in leaves[:3])}"
+    for root in _roots(leaves, nodes):
+        for place, inverted in ((p, i) for p in _PLACES.get(rewriter.rank(root) or 0, {}) for i in (False, True)):
+            try:
+                found = [_try(rewriter, mask, axes, root, place, inverted, s) for s in sizes]
+                causal, fill = _agree(found)
+            except NoFusion as no:
+                reason = no.reason if len(leaves) == 1 else reason
+                continue
+            return Fact(root, place, inverted, causal, fill, tuple(nodes))
+    raise NoFusion(f"the mask {mask.name!r} is no mask kind: {reason}")
+
+
+def _roots(leaves: list[ir.Value], nodes: list[ir.Node]) -> Iterator[ir.Value]:
+    """Values that the mask may be a function of: its one source, else booleans on the way, those nearest to it last."""
+    if len(leaves) == 1:
+        yield leaves[0]
+    booleans = [v for n in nodes for v in n.outputs if v.dtype == ir.DataType.BOOL]
+    yield from list(reversed(booleans))[:_MOST_ROOTS]
+
+
+def _four_axes(tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+    for axis in sorted(axes):
+        tensor = tensor.unsqueeze(axis)
+    if tensor.dim() == 2:
+        return tensor[:, None, None, :]
+    if tensor.dim() != 4:
+        raise NoFusion(f"it has {tensor.dim()} axes")
+    return tensor
+
+
+def _try(
+    rewriter: Rewriter,
+    mask: ir.Value,
+    axes: Sequence[int],
+    root: ir.Value,
+    place: str,
+    inverted: bool,
+    sizes: dict[str, int],
+) -> tuple[bool, float | None]:
+    """(causal, fill) under these sizes. Raises NoFusion when the mask is not that function of the root."""
+    shape = Trial(rewriter, sizes, {}).shape(root)
+    kind = torch.float32 if root.dtype is None else from_onnx(root.dtype).torch
+    generator = torch.Generator().manual_seed(shape[-1])
+    patterns = [torch.zeros(shape), torch.ones(shape)] + [
+        torch.rand(shape, generator=generator).round() for _ in range(3)
+    ]
+    if inverted:
+        patterns[:2] = patterns[1::-1]
+    results = [_four_axes(Trial(rewriter, sizes, {root: p.to(kind)}).value(mask), axes) for p in patterns]
+    wide = _PLACES[len(shape)][place]
+    allowed = [wide((p != 0) != inverted) for p in patterns]
+    found = _classify(results[1], results, allowed)
+    if kind is not torch.bool:
+        _check_other_numbers(rewriter, mask, root, sizes, shape, kind)
+    return found
+
+
+def _check_other_numbers(
+    rewriter: Rewriter, mask: ir.Value, root: ir.Value, sizes: dict[str, int], shape: list[int], kind: torch.dtype
+) -> None:
+    """Numbers other than 0 and 1: either they count as 1, or the root must be an input of whole numbers, a 0/1 mask."""
+    others = (0.5, 2.0) if kind.is_floating_point else (2, 7)
+    one, *rest = (Trial(rewriter, sizes, {root: torch.full(shape, n).to(kind)}).value(mask) for n in (1, *others))
+    if all(torch.equal(one, other) for other in rest):
+        return
+    if kind.is_floating_point:
+        raise NoFusion(f"{root.name!r} holds fractions, which it weighs")
+    if root.producer() is not None or any(u.node.op_type.startswith("Gather") and u.idx == 1 for u in root.uses()):
+        raise NoFusion(f"{root.name!r} is no 0/1 mask")
+
+
+def _classify(
+    full: torch.Tensor, results: Sequence[torch.Tensor], allowed: Sequence[torch.Tensor | None]
+) -> tuple[bool, float | None]:
+    """Finds (causal, fill) such that each result is one value where its pattern allows and another elsewhere.
+
+    Args:
+        full: the result when everything is allowed.
+        allowed: the patterns, None for "everything".
+    """
+    if full.is_floating_point() and not all(bool((r == r).all()) for r in results):
+        raise NoFusion("it computes NaN")
+    high = full.amax()
+    reachable = full == high
+    queries, keys = reachable.shape[-2:]
+    causal = not bool(reachable.all())
+    if causal and not bool((reachable == torch.ones(queries, keys, dtype=torch.bool).tril()).all()):
+        raise NoFusion("which keys it allows depends on positions, but not causally")
+    lows: list[torch.Tensor] = []
+    for result, pattern in zip(results, allowed, strict=True):
+        inside = reachable if pattern is None else reachable & pattern
+        inside, result = torch.broadcast_tensors(inside, result)
+        if not bool((result[inside] == high).all()) or bool((result[~inside] == high).any()):
+            raise NoFusion("it is not the same function of each element of the mask")
+        lows.append(result[~inside])
+    low = torch.cat(lows)
+    if low.numel() and not bool((low == low[0]).all()):
+        raise NoFusion(f"it adds different values to masked scores, {float(low.min()):g} to {float(low.max()):g}")
+    if full.dtype == torch.bool:
+        return causal, None
+    return causal, float(low[0].double() - high.double()) if low.numel() else 0.0
+
+
+def _agree(found: list[tuple[bool, float | None]]) -> tuple[bool, float | None]:
+    if len(set(found)) != 1:
+        raise NoFusion("it masks differently for different sizes")
+    return found[0]
+
+
+def empty_row_of(fill: float, dtype: ir.DataType | None, replaced: bool = False) -> str:
+    """What a wholly masked row gets. Raises NoFusion for a fill too weak to be a mask.
+
+    Args:
+        fill: added to every score of the row, or put in place of it (`replaced`).
+        dtype: of the scores. A fill so large that the sum keeps nothing of the scores makes the row uniform.
+    """
+    if fill == -math.inf:
+        return "zeros"
+    if not fill <= _WEAKEST:
+        raise NoFusion(f"masked scores {'become' if replaced else 'get'} {fill:g}, and masks start at {_WEAKEST:g}")
+    kind = torch.float32 if dtype is None else from_onnx(dtype).torch
+    swallows = -fill * torch.finfo(kind).eps >= _SWALLOWED
+    return "uniform" if replaced or swallows else "as_unmasked"
+
+
+@dataclass(frozen=True)
+class Found:
+    fact: Fact
+    empty_row: str
+
+
+def check(node: ir.Node, rewriter: Rewriter) -> Found:
+    seen = Conditions(node)
+    seen.holds(rewriter.is_ours(node, "Attention", "QKVToContext"), "this is no fused attention")
+    mask = rewriter.input(node, OPS[node.op_type].input_index("mask"))
+    if mask is None or _is_plain(rewriter, mask):
+        seen.depth = 0
+        raise seen.refusal("there is no mask, or a plain one already")
+    try:
+        fact = understand(rewriter, mask)
+        seen.depth += 1
+        attributes = rewriter.attributes(node)
+        empty_row = attributes.get("empty_row", "zeros")
+        if fact.fill is not None and not fact.everything:
+            empty_row = empty_row_of(fact.fill, mask.dtype)
+    except NoFusion as no:
+        raise seen.refusal(no.reason) from no
+    kind = attributes.get("kind", "full")
+    seen.holds(not fact.causal or kind in ("full", "causal"), f"it is causal, but the attention is of kind {kind}")
+    return Found(fact, empty_row)
+
+
+def _is_plain(rewriter: Rewriter, mask: ir.Value) -> bool:
+    """A boolean input, cast or given axes at most: the form that this rule makes."""
+    if mask.dtype != ir.DataType.BOOL:
+        return False
+    node, casts = rewriter.producer(mask), 0
+    while node is not None and node.domain == "" and node.op_type in ("Unsqueeze", "Cast"):
+        mask = node.inputs[0] or mask
+        casts += node.op_type == "Cast"
+        node = rewriter.producer(mask)
+    return node is None and casts <= 1 and rewriter.constant(mask) is None
+
+
+def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
+    fact, op = found.fact, OPS[node.op_type]
+    inputs = list(node.inputs)
+    at = op.input_index("mask")
+    inputs[at] = None if fact.root is None else _value(rewriter, fact, node)
+    attributes = {**rewriter.attributes(node), "empty_row": found.empty_row if fact.root is not None else "zeros"}
+    if fact.causal:
+        attributes["kind"] = "causal"
+    rewriter.replace(RULE.name, [node, *fact.nodes], op, inputs, attributes, list(node.outputs), note=_words(fact))
+
+
+def _words(fact: Fact) -> str:
+    if fact.root is None:
+        return "masks nothing else" if fact.causal else "masks nothing"
+    fill = "" if fact.fill is None else f", fill {fact.fill:.3g}"
+    return f"mask is {'not ' if fact.inverted else ''}{fact.root.name}{fill}"
+
+
+def _value(rewriter: Rewriter, fact: Fact, node: ir.Node) -> ir.Value:
+    """The boolean mask as the attention takes it: [B, Skv], or four axes."""
+    assert fact.root is not None
+    root = fact.root
+    if root.dtype != ir.DataType.BOOL:
+        root = as_bool(rewriter, root, node)
+    if fact.inverted:
+        root = rewriter.insert(node, "Not", [root]).outputs[0]
+    if fact.place == "rows":
+        root = rewriter.unsqueeze(node, root, [0, 1])
+    elif fact.place == "batch":
+        root = rewriter.unsqueeze(node, root, [1])
+    return root
+
+
+def as_bool(rewriter: Rewriter, value: ir.Value, node: ir.Node) -> ir.Value:
+    """`value` cast to boolean: true where it is not 0. An input of the graph is cast once for everybody."""
+    if value.producer() is not None:
+        return rewriter.insert(node, "Cast", [value], {"to": _BOOL}).outputs[0]
+    for reader in rewriter.consumers(value):
+        if reader.op_type == "Cast" and reader.domain == "" and reader.outputs[0].dtype == ir.DataType.BOOL:
+            first = next(iter(rewriter.graph))
+            if reader is not first:
+                rewriter.move_first(reader)
+            return reader.outputs[0]
+    first = next(iter(rewriter.graph))
+    return rewriter.insert(first, "Cast", [value], {"to": _BOOL}, origin=[node]).outputs[0]
+
+
+RULE = Rule(
+    name="mask",
+    doc="Whatever computes a padding or causal mask becomes the boolean mask itself, [B, Skv] where keys alone decide, "
+    "or the kind of the attention; `empty_row` keeps what a wholly masked row gets: zeros for -inf and boolean masks, "
+    "uniform or as_unmasked for finite fills. Masks that allow everything go.",
+    anchors=frozenset({"Attention", "QKVToContext"}),
+    check=check,
+    rewrite=rewrite,
+    why="after attention, and before qkv, so that QKVToContext gets the mask it is fastest with",
+)
