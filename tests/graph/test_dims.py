@@ -10,7 +10,9 @@ def test_text_round_trip(written):
     assert str(parse_dim(written)) == written
 
 
-@pytest.mark.parametrize(("written", "meaning"), [("768", 768), (5, 5), (None, None), ("a;b", None), ("max(a,b)", None)])
+@pytest.mark.parametrize(
+    ("written", "meaning"), [("768", 768), (5, 5), (None, None), ("a;b", None), ("max(a,b)", None)]
+)
 def test_other_texts(written, meaning):
     assert parse_dim(written) == meaning
 

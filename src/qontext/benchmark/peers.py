@@ -187,7 +187,7 @@ def _exported(model: Any, folder: Path) -> Path:
             opset_version=17,
             input_names=names,
             output_names=["last_hidden_state"],
-            dynamic_axes={n: free for n in [*names, "last_hidden_state"]},
+            dynamic_axes=dict.fromkeys([*names, "last_hidden_state"], free),
         )
     return path
 
