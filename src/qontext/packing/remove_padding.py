@@ -59,7 +59,8 @@ class _Pass:
         self.graph = graph
         self.inference = inference
         self.mask = mask
-        self.packed: dict[ir.Value, ir.Value] = {}
+        self.packed: dict[ir.Value, ir.Value] = {}  # results of nodes that run on tokens now
+        self.gathered: dict[ir.Value, ir.Value] = {}  # packed copies of values that stay padded as well
         self.padded: dict[ir.Value, ir.Value] = {}
         self.report = PackingReport()
         self.batch, self.length = inference.shape(mask) or (None, None)
@@ -95,12 +96,13 @@ class _Pass:
 
     def pack(self, value: ir.Value, before: ir.Node) -> ir.Value:
         """The packed form of a token-shaped value, made by a gather when it has none yet."""
-        if value not in self.packed:
-            node = self._node(
-                before, DOMAIN, "PackTokens", [value, self.token_index], {}, 1, f"packing/pack/{value.name}"
-            )
-            self.packed[value] = node.outputs[0]
-        return self.packed[value]
+        if value in self.packed:
+            return self.packed[value]
+        if value not in self.gathered:
+            name = f"packing/pack/{value.name}"
+            node = self._node(before, DOMAIN, "PackTokens", [value, self.token_index], {}, 1, name)
+            self.gathered[value] = node.outputs[0]
+        return self.gathered[value]
 
     def unpack(self, value: ir.Value) -> ir.Value:
         """The padded form of a value that was packed, zero at padded positions; made once."""
@@ -123,7 +125,7 @@ class _Pass:
         try:
             inputs, attributes, op = self.convert(node)
         except _Refused as refused:
-            touched = [v for v in node.inputs if v is not None and v in self.packed and self._computed(v)]
+            touched = [v for v in node.inputs if v is not None and v in self.packed]
             if touched:
                 self.report.nodes.append(Packed(node.name or "", node.op_type, str(refused)))
             for i, value in enumerate(node.inputs):
@@ -152,16 +154,12 @@ class _Pass:
             else:
                 self.packed[old] = value
 
-    def _computed(self, value: ir.Value) -> bool:
-        """False for a graph input that merely has a packed copy."""
-        return value.producer() is not None
-
     def convert(self, node: ir.Node) -> tuple[list[ir.Value | None], dict[str, Any], str]:
         """Inputs, attributes and operator of the packed form. Raises _Refused."""
         attributes = values_of(node)
         if node.op_type == "EmbedLayerNorm":
             return self._embedding(node), attributes, node.op_type
-        if not any(v in self.packed and self._computed(v) for v in node.inputs if v is not None):
+        if not any(v in self.packed for v in node.inputs if v is not None):
             raise _Refused("none of its inputs is packed")
         if node.domain == DOMAIN and node.op_type in TOKEN_WISE:
             return [self._row(v, node) for v in node.inputs], attributes, node.op_type
@@ -301,7 +299,7 @@ def remove_padding(graph: ir.Graph, inference: Inference, ledger: Ledger, attent
         if node is not work.anchor and node.name is not None and not node.name.startswith("packing/"):
             work.visit(node)
     for value in list(graph.outputs):
-        if value in work.packed and work._computed(value):
+        if value in work.packed:
             padded = work.unpack(value)
             name = value.name
             value.name = f"{name}/before_packing"
