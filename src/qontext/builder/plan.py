@@ -4,7 +4,7 @@ Every kernel of an operator is asked `supports(call)`; where several can, they a
 is taken. What was refused, and why, and what the runners-up needed, stays in the plan for reports.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -105,7 +105,7 @@ def plan_program(
     nodes = [n for n in graph if not (n.op_type == "Constant" and n.domain == "")]
     for i, node in enumerate(nodes):
         progress(f"{i + 1}/{len(nodes)} {node.op_type}")
-        step = _step(node, inference, device, tuner, slot, operands)
+        step = _step(node, inference, device, tuner, slot, operands, bound)
         step.binds = _binds(node, inference, bound)
         steps.append(step)
     outputs = {str(v.name): slot(v) for v in graph.outputs}
@@ -123,6 +123,7 @@ def _step(
     tuner: Tuner,
     slot: Callable[[ir.Value | None], int],
     operands: list[Operand | None],
+    bound: Set[str],
 ) -> Step:
     given = tuple(slot(v) for v in node.inputs)
     produced = tuple(slot(v) for v in node.outputs)
@@ -146,6 +147,10 @@ def _step(
         attributes=op.complete_attributes(call.attributes),
     )
     able, refused = candidates(op, call)
+    if not _sized(call, bound):
+        late = "its results have sizes that are known only after it has run, it needs them before"
+        refused += [(k.name, late) for k in able if k.writes_out]
+        able = [k for k in able if not k.writes_out]
     kernel, timings = tuner.choose(op, call, able)
     return Step(
         name,
@@ -157,7 +162,7 @@ def _step(
         call,
         ids_of(node),
         origin_of(node),
-        writes_out=kernel.writes_out and _sized(call),
+        writes_out=kernel.writes_out,
         timings=timings,
         refused=tuple(refused),
     )
@@ -177,9 +182,15 @@ def _standard(node: ir.Node, opset: int, call: Call) -> Bound:
     return run
 
 
-def _sized(call: Call) -> bool:
-    """True when every wanted output has a shape that sizes of the inputs give."""
-    return all(o is None or (o.shape is not None and None not in o.shape) for o in call.outputs)
+def _sized(call: Call, bound: Set[str]) -> bool:
+    """True when every wanted output has a shape that the sizes known so far give."""
+    for operand in call.outputs:
+        if operand is not None and (operand.shape is None or None in operand.shape):
+            return False
+        dims = operand.shape or () if operand is not None else ()
+        if any(isinstance(d, Dim) and not set(d.symbols) <= bound for d in dims):
+            return False
+    return True
 
 
 def _binds(node: ir.Node, inference: Inference, bound: set[str]) -> tuple[tuple[int, int, str], ...]:
