@@ -13,6 +13,7 @@ import torch
 from ..graph.dims import AnyDim, text
 from ..ops.attention.op import OP as ATTENTION
 from ..ops.qkv_to_context.op import OP as QKV_TO_CONTEXT
+from ..ops.rotary_embedding.op import OP as ROTARY
 from .contrib_site import Site, same
 
 Results = Sequence[ir.Value | None]
@@ -34,9 +35,10 @@ def attention(site: Site) -> Results:
     qkv = site.add("MatMul", x, weight)
     if bias is not None:
         qkv = site.add("Add", qkv, bias)
-    settings = _settings(site, heads)
+    settings, fill = _settings(site, heads)
     batch, length = site.shape(x, "input")[:2]
     lengths, mask = _masks(site, site.input(3), "mask_index", batch, length)
+    lengths, mask = _under_causal(site, lengths, mask, qkv, settings, fill)
     mask, added = _with_bias(site, mask, site.input(5), "attention_bias")
     if sizes is None or len(set(sizes)) == 1:
         operands = (qkv, lengths, mask, added)
@@ -44,7 +46,7 @@ def attention(site: Site) -> Results:
     if len(sizes) != 3:
         raise site.refusal(f"attribute 'qkv_hidden_sizes' is {sizes}; allowed are three sizes")
     query, key, value = site.add("Split", qkv, site.numbers(sizes, "sizes"), wanted=(True, True, True), axis=-1)
-    return [_separate(site, query, key, value, (lengths, mask, added), batch, length, settings)]
+    return [site.add(ATTENTION, query, key, value, mask, added, None, None, lengths, **settings)]
 
 
 def multi_head_attention(site: Site) -> Results:
@@ -52,7 +54,7 @@ def multi_head_attention(site: Site) -> Results:
     query, key, value, bias = site.needed(0, "query"), site.input(1), site.input(2), site.input(3)
     _refuse(site, {8: "past_sequence_length", 9: "cache_indirection"})
     heads = site.integer("num_heads")
-    settings = _settings(site, heads)
+    settings, fill = _settings(site, heads)
     shape = site.shape(query, "query")
     batch = shape[0]
     if key is None:
@@ -61,6 +63,7 @@ def multi_head_attention(site: Site) -> Results:
         if bias is not None:
             query = site.add("Add", query, _by_head(site, bias, heads))
         lengths, mask = _masks(site, site.input(4), "key_padding_mask", batch, shape[1])
+        lengths, mask = _under_causal(site, lengths, mask, query, settings, fill)
         mask, added = _with_bias(site, mask, site.input(5), "attention_bias")
         _refuse(site, {6: "past_key", 7: "past_value"})
         return [site.add(QKV_TO_CONTEXT, query, lengths, mask, added, layout="B S N three D", **settings)]
@@ -71,48 +74,48 @@ def multi_head_attention(site: Site) -> Results:
     lengths, mask = _masks(site, site.input(4), "key_padding_mask", batch, keys)
     if past_key is not None and lengths is not None:
         raise site.refusal("key_padding_mask holds lengths while there is a past; allowed is a mask [B, keys]")
+    lengths, mask = _under_causal(site, lengths, mask, key, settings, fill)
     mask, added = _with_bias(site, mask, site.input(5), "attention_bias")
-    if site.wants(1) or site.wants(2) or past_key is not None:
-        wanted = (True, site.wants(1), site.wants(2))
-        operands = (query, key, value, mask, added, past_key, past_value, lengths)
-        return list(site.add(ATTENTION, *operands, wanted=wanted, **settings))
-    return [_separate(site, query, key, value, (lengths, mask, added), batch, keys, settings)]
+    wanted = (True, site.wants(1), site.wants(2))
+    operands = (query, key, value, mask, added, past_key, past_value, lengths)
+    return list(site.add(ATTENTION, *operands, wanted=wanted, **settings))
 
 
 def rotary_embedding(site: Site) -> Results:
-    """RotaryEmbedding with positions `[B, S]`: the standard operator, with its operands in another order."""
+    """RotaryEmbedding with positions `[B, S]` into tables of angles."""
     x, positions = site.needed(0, "input"), site.needed(1, "position_ids")
     cos, sin = site.needed(2, "cos_cache"), site.needed(3, "sin_cache")
     site.integer("is_packed_batching", 0, (0,))
     if site.number("scale", 1.0) != 1.0:
         raise site.refusal("attribute 'scale' is not 1")
     turned, heads = site.integer("rotary_embedding_dim", 0), site.integer("num_heads", 0)
-    interleaved = site.integer("interleaved", 0, (0, 1))
-    shape = site.shape(x, "input")
+    pairing = "interleaved" if site.integer("interleaved", 0, (0, 1)) else "half"
     if len(site.shape(positions, "position_ids")) != 2:
         raise site.refusal("position_ids hold one offset; allowed are positions [B, S]")
-    if len(shape) == 3 and not heads:
-        # The tables tell the head size when all of it turns.
-        size = 2 * site.width(cos, "cos_cache")
-        heads = site.width(x, "input") // size
-    settings: dict[str, Any] = {"rotary_embedding_dim": turned, "interleaved": interleaved}
-    if len(shape) == 3:
-        settings["num_heads"] = heads
-    return [site.add("RotaryEmbedding", x, cos, sin, positions, **settings)]
+    width = 2 * site.width(cos, "cos_cache")
+    if turned not in (0, width):
+        raise site.refusal(f"attribute 'rotary_embedding_dim' is {turned}, but the tables turn {width}")
+    if len(site.shape(x, "input")) == 4:
+        return [site.add(ROTARY, x, cos, sin, positions, layout="B N S D", pairing=pairing)]
+    # Without a count of heads all of each head turns, so the tables tell the head size.
+    heads = heads or site.width(x, "input") // width
+    settings: dict[str, Any] = {"layout": "B S (N D)", "pairing": pairing, "num_heads": heads}
+    return [site.add(ROTARY, x, cos, sin, positions, **settings)]
 
 
-def _settings(site: Site, heads: int) -> dict[str, Any]:
-    """The attributes that both operators of ours share."""
+def _settings(site: Site, heads: int) -> tuple[dict[str, Any], float]:
+    """The attributes that both operators of ours share, and the filter value."""
     causal = site.integer("unidirectional", 0, (0, 1))
     fill = site.number("mask_filter_value", -10000.0)
     if fill > _LARGEST_FILTER:
         raise site.refusal(f"attribute 'mask_filter_value' is {fill}; allowed is {_LARGEST_FILTER} or lower")
-    return {
+    settings = {
         "num_heads": heads,
         "scale": site.number("scale", 0.0),
         "kind": "causal" if causal else "full",
         "empty_row": "as_unmasked",
     }
+    return settings, fill
 
 
 def _refuse(site: Site, inputs: dict[int, str]) -> None:
@@ -149,28 +152,30 @@ def _with_bias(
     raise site.refusal(f"{what} has shape {text(site.shape(bias, what))}; allowed is [B or 1, N or 1, S, keys]")
 
 
-def _separate(
+def _under_causal(
     site: Site,
-    query: ir.Value,
-    key: ir.Value,
-    value: ir.Value,
-    masks: tuple[ir.Value | None, ir.Value | None, ir.Value | None],
-    batch: AnyDim,
-    keys: AnyDim,
+    lengths: ir.Value | None,
+    mask: ir.Value | None,
+    keys: ir.Value,
     settings: dict[str, Any],
-) -> ir.Value:
-    """Attention over three operands `[B, S, N*D]`."""
-    lengths, mask, added = masks
-    if lengths is not None and settings["kind"] == "causal":
-        # `key_lengths` would also move the causal triangle; as a mask they only hide keys.
-        mask, lengths = _from_lengths(site, lengths, key), None
-    result: ir.Value = site.add(ATTENTION, query, key, value, mask, added, None, None, lengths, **settings)
-    return result
+    fill: float,
+) -> tuple[ir.Value | None, ir.Value | None]:
+    """Masks as they are, or, where attention is causal too, the numbers that ONNX Runtime adds.
+
+    There the two differ: a query whose earlier keys are all masked still attends to these, and not to later ones.
+    """
+    if settings["kind"] != "causal" or (lengths is None and mask is None):
+        return lengths, mask
+    keep = mask if mask is not None else _from_lengths(site, lengths, keys)
+    nothing = site.constant(torch.tensor(0.0, dtype=site.dtype(keys)), "nothing")
+    filled = site.constant(torch.tensor(fill, dtype=site.dtype(keys)), "fill")
+    return None, site.add("Where", keep, nothing, filled)
 
 
-def _from_lengths(site: Site, lengths: ir.Value, key: ir.Value) -> ir.Value:
-    """True where a key's place is below the valid count, `[B, Skv]`."""
-    count = site.add("Gather", site.add("Shape", key), site.constant(torch.tensor(1), "one"), axis=0)
+def _from_lengths(site: Site, lengths: ir.Value | None, keys: ir.Value) -> ir.Value:
+    """True where a key's place (axis 1 of `keys`) is below the valid count, `[B, Skv]`."""
+    assert lengths is not None
+    count = site.add("Gather", site.add("Shape", keys), site.constant(torch.tensor(1), "one"), axis=0)
     zero, step = site.constant(torch.tensor(0), "zero"), site.constant(torch.tensor(1), "step")
     places = site.add("Range", zero, count, step)
     columns = site.along("Unsqueeze", site.add("Cast", lengths, to=_INT64), [1])
