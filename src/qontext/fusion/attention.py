@@ -191,6 +191,7 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
         [operands.result],
         at=at,
     )
+    operands.finish(rewriter)
 
 
 def _put(rewriter: Rewriter, at: ir.Node, placed: Placed) -> ir.Value:

@@ -27,7 +27,6 @@ NORMAL_FORM: tuple[Rule, ...] = (
     folding.RULE,
     folding.SHAPES,
     tidy.RULE,
-    tidy.PAIR,
     products.RULE,
     activation.BIAS,
     products.ROWS,
@@ -36,7 +35,9 @@ NORMAL_FORM: tuple[Rule, ...] = (
     gelu.RULE,
     attention.RULE,
     onnx_attention.RULE,
+    products.ROWS,
     masks.RULE,
+    tidy.PAIR,
 )
 """Rules that bring a graph to normal form: every linear layer a Linear, every attention an Attention, and so on."""
 
@@ -72,4 +73,8 @@ def fuse(
     rewriter = Rewriter(graph, inference, ledger)
     early = [rule for rule in extra_rules if rule.early]
     late = [rule for rule in extra_rules if not rule.early]
-    return apply_rules([*NORMAL_FORM, *early, *MERGING, *late], rewriter, log)
+    before = len(ledger.refusals)
+    done = apply_rules([*NORMAL_FORM, *early, *MERGING, *late], rewriter, log)
+    live = {node.name for node in graph}  # what a later rule took was no miss
+    ledger.refusals[before:] = [r for r in ledger.refusals[before:] if r.node in live]
+    return done

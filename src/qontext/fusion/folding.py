@@ -99,19 +99,15 @@ def check_shape(node: ir.Node, rewriter: Rewriter) -> torch.Tensor:
     assert source is not None
     seen.holds(target is not None, "its shape depends on data")
     shape = rewriter.shape(node.outputs[0])
-    fixed = seen.found(
-        reshape_target(rewriter.shape(source), shape),
-        "more than one size of its shape can only be computed at run time",
-    )
-    assert isinstance(fixed, torch.Tensor)
+    fixed = reshape_target(rewriter.shape(source), shape)
+    if fixed is None:
+        raise Conditions(node).refusal("more than one size of its shape can only be computed at run time")
     return fixed
 
 
 def rewrite_shape(node: ir.Node, target: torch.Tensor, rewriter: Rewriter) -> None:
-    name = "shape." + ".".join(str(n).replace("-", "m") for n in target.tolist())
-    shape = rewriter.named_constant(name, target)
     node.attributes.pop("allowzero", None)
-    rewriter.set_input(node, 1, shape)
+    rewriter.set_input(node, 1, rewriter.shape_constant(target))
 
 
 RULE = Rule(

@@ -98,6 +98,7 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
     rewriter.replace(
         RULE.name, [node, *operands.swallowed], ATTENTION, inputs, found.attributes, found.results, at=node
     )
+    operands.finish(rewriter)
 
 
 RULE = Rule(

@@ -1,11 +1,13 @@
 """How query, key, value and context lie in memory, and which layout of Attention says so."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
+import torch
 
 from .rewriter import Rewriter
+from .tidy import reshape_target
 from .views import Atom, Axes, Axis, Step, View, flat, follow, size_of
 
 
@@ -15,6 +17,8 @@ class Operands:
 
     factor:  what the chains multiplied query and key by
     result:  the value that the context replaces, behind `swallowed` (views of the context)
+    reshape: the only reader of `result`, a Reshape that gets the context in the layout's axes instead of others,
+             and its new target
     turn:    the key still has its last two axes the other way round
     """
 
@@ -27,7 +31,15 @@ class Operands:
     factor: float
     result: ir.Value
     swallowed: tuple[ir.Node, ...]
+    reshape: tuple[ir.Node, torch.Tensor] | None = None
     turn: bool = False
+
+    def finish(self, rewriter: Rewriter) -> None:
+        """Gives the Reshape behind the context its new target, once the context is there."""
+        if self.reshape is not None:
+            node, target = self.reshape
+            node.attributes.pop("allowzero", None)
+            rewriter.set_input(node, 1, rewriter.shape_constant(target))
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,10 @@ def resolve(
             context = _context(rewriter, product, q, v, layout, rank)
             if context is None:
                 continue
-            yield _operands(layout, heads, kv_heads, [s for s in steps if s is not None], *context)
+            found = [s for s in steps if s is not None]
+            factor = found[0].factor * found[1].factor
+            values = [s.value for s in found]
+            yield Operands(layout, heads, kv_heads, values[0], values[1], values[2], factor, *context)
     yield from _as_they_are(query, key, value, product, transposed_key)
 
 
@@ -115,20 +130,16 @@ def _find(view: View, axes: Axes) -> Step | None:
 
 def _context(
     rewriter: Rewriter, product: ir.Value, q: _Split, v: _Split, layout: str, rank: int
-) -> tuple[ir.Value, tuple[ir.Node, ...]] | None:
-    """The value behind `product` that has the layout's axes."""
+) -> tuple[ir.Value, tuple[ir.Node, ...], tuple[ir.Node, torch.Tensor] | None] | None:
+    """(result, swallowed, reshape) of `Operands` for a layout; None where the context never gets there."""
     size = tuple(Atom((1000, *atom.path), atom.size) for atom in v.size)  # never one of the query's atoms
     here = (q.batch, q.heads, q.length, size) if rank == 4 else (q.batch + q.heads, q.length, size)
-    way = follow(rewriter, product, here, _axes(layout, _Split(q.batch, q.heads, q.length, size)))
-    return None if way is None else (way[0], tuple(way[1]))
-
-
-def _operands(
-    layout: str, heads: int, kv_heads: int, steps: Sequence[Step], result: ir.Value, nodes: tuple[ir.Node, ...]
-) -> Operands:
-    query, key, value = steps
-    factor = query.factor * key.factor
-    return Operands(layout, heads, kv_heads, query.value, key.value, value.value, factor, result, nodes)
+    wanted = _axes(layout, _Split(q.batch, q.heads, q.length, size))
+    way = follow(rewriter, product, here, wanted)
+    if way is None or way.reshape is None:
+        return None if way is None else (way.value, way.nodes, None)
+    target = reshape_target(tuple(size_of(axis) for axis in wanted), rewriter.shape(way.reshape.outputs[0]))
+    return None if target is None else (way.value, way.nodes, (way.reshape, target))
 
 
 def _as_they_are(query: View, key: View, value: View, product: ir.Value, transposed: bool) -> Iterator[Operands]:
@@ -151,4 +162,4 @@ def _as_they_are(query: View, key: View, value: View, product: ir.Value, transpo
         return
     layout, count = ("B N S D", 0) if rank == 4 else ("B S (N D)", 1)
     values = [s.value for s in found]
-    yield Operands(layout, count, count, values[0], values[1], values[2], factor, product, (), turn)
+    yield Operands(layout, count, count, values[0], values[1], values[2], factor, product, (), None, turn)

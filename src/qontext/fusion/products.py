@@ -124,13 +124,11 @@ def check_rows(node: ir.Node, rewriter: Rewriter) -> tuple[LinearParts, ir.Node,
     before, after = rewriter.producer(linear.x, "Reshape"), rewriter.only_consumer(linear.y)
     if before is None or before.inputs[0] is None or after is None or after.op_type != "Reshape":
         raise seen.refusal("it does not stand between two Reshapes")
-    seen.depth = 1
     source, result = rewriter.shape(before.inputs[0]), rewriter.shape(after.outputs[0])
     rows, width = rewriter.shape(linear.x), rewriter.shape(linear.y)
-    known = source and result and rows and width
-    seen.holds(known, "a shape around it is unknown")
-    assert source and result and rows and width
-    seen.holds(source[-1] == rows[-1], f"the Reshape before it also changes the features, {text(source)}", before)
+    if not (source and result and rows and width) or source[-1] != rows[-1]:
+        raise seen.refusal("the Reshape before it does more than join the axes before the features")
+    seen.depth = 1
     fits = result == (*source[:-1], width[-1])
     seen.holds(fits, f"the Reshape after it gives {text(result)}, not {text((*source[:-1], width[-1]))}", after)
     return linear, before, after

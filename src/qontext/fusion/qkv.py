@@ -184,8 +184,9 @@ def _result(
     context = CONTEXT_OF[fused]
     here, wanted = _laid_out(query, layout, ()), _laid_out(query, context, ())
     way = follow(rewriter, node.outputs[0], here, wanted)
-    value, nodes = seen.found(way, f"its context is read as [{layout}], QKVToContext gives [{context}]")
-    return value, tuple(nodes)
+    found = way if way is not None and way.reshape is None else None
+    result = seen.found(found, f"its context is read as [{layout}], QKVToContext gives [{context}]")
+    return result.value, result.nodes
 
 
 def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:

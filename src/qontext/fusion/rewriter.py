@@ -103,6 +103,10 @@ class Rewriter:
         """A small constant whose name says its value, made once."""
         return self.derived(name, (), name, lambda: tensor)
 
+    def shape_constant(self, target: torch.Tensor) -> ir.Value:
+        """The target of a Reshape, made once for all that have the same."""
+        return self.named_constant("shape." + ".".join(str(n).replace("-", "m") for n in target.tolist()), target)
+
     def named_scalar(self, number: float, dtype: ir.DataType) -> ir.Value:
         """A constant of one number and no axes."""
         return self.named_constant(

@@ -122,8 +122,9 @@ def rewrite_pair(node: ir.Node, found: tuple[ir.Node, dict[str, Any]], rewriter:
     target = reshape_target(rewriter.shape(source), rewriter.shape(node.outputs[0]))
     if target is None:
         raise Conditions(node).refusal("the shape cannot be written without the one between")
-    shape = rewriter.weight(f"{node.outputs[0].name}.shape", target)
-    rewriter.replace(PAIR.name, [node, before], "Reshape", [source, shape], {}, [node.outputs[0]])
+    rewriter.replace(
+        PAIR.name, [node, before], "Reshape", [source, rewriter.shape_constant(target)], {}, [node.outputs[0]]
+    )
 
 
 def reshape_target(source: Shape | None, shape: Shape | None) -> torch.Tensor | None:
@@ -157,5 +158,5 @@ PAIR = Rule(
     anchors=frozenset({"Reshape", "Transpose"}),
     check=check_pair,
     rewrite=rewrite_pair,
-    why="after shapes are constants, so that the fused shape can be written down",
+    why="last, when the rules that look for a certain shape between two Reshapes have found it",
 )

@@ -301,26 +301,39 @@ def scale_of(rewriter: Rewriter, node: ir.Node) -> tuple[float, ir.Value] | None
     return None
 
 
-def follow(rewriter: Rewriter, value: ir.Value, axes: Axes, wanted: Axes) -> tuple[ir.Value, list[ir.Node]] | None:
-    """Walks forward from `value` along its only readers until its axes are `wanted`.
+@dataclass(frozen=True)
+class Way:
+    """Where a forward walk ended: `value` has the wanted axes after `nodes`.
+
+    reshape: a Reshape that joined or cut axes in the wanted order right after `nodes`; `value`, which it reads, then
+             has the wanted atoms in other axes, and the Reshape can read them in the wanted ones.
+    """
+
+    value: ir.Value
+    nodes: tuple[ir.Node, ...]
+    reshape: ir.Node | None = None
+
+
+def follow(rewriter: Rewriter, value: ir.Value, axes: Axes, wanted: Axes) -> Way | None:
+    """Walks forward from `value` along its only readers until its axes are `wanted`; None when they never are.
 
     Args:
         axes: those of `value`, in atoms that `wanted` shares.
-    Returns:
-        The value that has the wanted axes and the nodes on the way; None when the chain never gets there.
     """
     walker, nodes = _Walker(rewriter), list[ir.Node]()
-    walker_axes = axes
-    while walker.fine(walker_axes) != walker.fine(wanted):
+    while walker.fine(axes) != walker.fine(wanted):
         node = rewriter.only_consumer(value)
         if node is None or node.domain != "" or node.op_type not in MOVERS or node.inputs[0] is not value:
             return None
-        moved = walker.apply(node, walker.fine(walker_axes), 0)
+        moved = walker.apply(node, walker.fine(axes), 0)
         if moved is None or len(nodes) > _LONGEST:
             return None
+        here, there = walker.fine(moved), walker.fine(wanted)
+        if node.op_type == "Reshape" and here != there and flat(here) == flat(there):
+            return Way(value, tuple(nodes), node)
         nodes.append(node)
-        walker_axes, value = moved, node.outputs[0]
-    return value, nodes
+        axes, value = moved, node.outputs[0]
+    return Way(value, tuple(nodes))
 
 
 def flat(axes: Sequence[Axis]) -> Axis:
