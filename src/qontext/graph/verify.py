@@ -41,15 +41,15 @@ def problems_of(graph: ir.Graph, known: Callable[[ir.Node], bool], updates: Upda
         name(value)
     donated: dict[ir.Value, ir.Node] = {}
     for node in graph:
-        for value in node.inputs:
-            if value is None:
+        for read in node.inputs:
+            if read is None:
                 continue
-            if value not in defined:
+            if read not in defined:
                 problems.append(
-                    f"{_node(node)} reads {value.name!r}, which nothing before it defines (a cycle or a missing input)"
+                    f"{_node(node)} reads {read.name!r}, which nothing before it defines (a cycle or a missing input)"
                 )
-            if value in donated:
-                problems.append(f"{_node(node)} reads {value.name!r} after {_node(donated[value])} has written over it")
+            if read in donated:
+                problems.append(f"{_node(node)} reads {read.name!r} after {_node(donated[read])} has written over it")
         if not known(node):
             problems.append(f"{_node(node)} uses the unknown operator {node.domain or 'ai.onnx'}::{node.op_type}")
         else:
