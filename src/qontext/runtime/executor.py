@@ -10,6 +10,8 @@ from ..builder.plan import Program, Step
 from ..errors import QontextError
 from ..graph.dims import Dim
 
+_REMEMBERED = 64  # sizes a step remembers views for
+
 Observe = Callable[[Step, tuple[torch.Tensor | None, ...]], None]
 
 
@@ -26,6 +28,7 @@ class Executor:
         self._table: list[Any] = [None] * program.slots
         for slot, tensor in program.constants.items():
             self._table[slot] = tensor
+        self._generation = 0  # counts reallocations of arenas, which make remembered views stale
         self._lock = threading.Lock()
         self._steps = [_Ready(step, program) for step in program.steps]
         self._place = torch.device(program.device.type)
@@ -83,25 +86,30 @@ class Executor:
 
     def _outputs(self, ready: "_Ready", sizes: Mapping[str, int]) -> list[torch.Tensor | None]:
         """Tensors for the outputs of a step: views of the arena, or fresh memory for what the caller keeps."""
-        made: list[torch.Tensor | None] = []
-        for target in ready.targets:
-            if target is None:
-                made.append(None)
-                continue
-            shape = [d if isinstance(d, int) else d.value(sizes) for d in target.shape]
-            if target.size_class is None:
-                made.append(torch.empty(shape, dtype=target.dtype, device=self._place))
-                continue
-            units = 1
-            for symbol in target.size_class:
-                units *= sizes[symbol]
-            arena = self._arena(target.size_class, units)
-            start = target.offset * units
-            count = target.dtype.itemsize
-            for size in shape:
-                count *= size
-            made.append(arena[start : start + count].view(target.dtype).view(shape))
-        return made
+        key = tuple([sizes[s] for s in ready.symbols])
+        views = ready.views.get(key)
+        if views is None or ready.generation != self._generation:
+            if len(ready.views) >= _REMEMBERED or ready.generation != self._generation:
+                ready.views.clear()
+            views = [None if t is None else self._make(t, sizes) for t in ready.targets]
+            if ready.reusable:
+                ready.generation = self._generation
+                ready.views[key] = views
+        return views
+
+    def _make(self, target: "_Target", sizes: Mapping[str, int]) -> torch.Tensor:
+        shape = [d if isinstance(d, int) else d.value(sizes) for d in target.shape]
+        if target.size_class is None:
+            return torch.empty(shape, dtype=target.dtype, device=self._place)
+        units = 1
+        for symbol in target.size_class:
+            units *= sizes[symbol]
+        arena = self._arena(target.size_class, units)
+        start = target.offset * units
+        count = target.dtype.itemsize
+        for size in shape:
+            count *= size
+        return arena[start : start + count].view(target.dtype).view(shape)
 
     def _arena(self, size_class: tuple[str, ...], units: int) -> torch.Tensor:
         need = self.program.layout.bytes_per_unit[size_class] * units
@@ -109,6 +117,7 @@ class Executor:
         if arena is None or arena.numel() < need:
             arena = torch.empty(need, dtype=torch.uint8, device=self._place)
             self._arenas[size_class] = arena
+            self._generation += 1
         return arena
 
 
@@ -128,10 +137,17 @@ class _Target:
 
 
 class _Ready:
-    """A step with the targets of its outputs."""
+    """A step with the targets of its outputs, and views of the arena remembered by the sizes they were made for."""
 
-    __slots__ = ("step", "targets")
+    __slots__ = ("generation", "reusable", "step", "symbols", "targets", "views")
 
     def __init__(self, step: Step, program: Program):
         self.step = step
         self.targets = [_Target(program, s) if s >= 0 else None for s in step.outputs] if step.writes_out else []
+        shapes = [t.shape for t in self.targets if t is not None]
+        self.symbols = tuple(
+            dict.fromkeys(s for shape in shapes for d in shape if isinstance(d, Dim) for s in d.symbols)
+        )
+        self.reusable = all(t is None or t.size_class is not None for t in self.targets)
+        self.views: dict[tuple[int, ...], list[torch.Tensor | None]] = {}
+        self.generation = -1
