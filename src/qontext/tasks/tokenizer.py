@@ -50,7 +50,9 @@ class Tokenizer:
     def __init__(self, text: str, config: Mapping[str, Any] | None = None):
         try:
             self._backend = Backend.from_str(text)
-        except Exception as error:  # the library raises bare Exceptions
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # bare Exceptions, and panics of its Rust core, which are BaseExceptions
             raise TokenizerError(f"tokenizer.json cannot be used: {str(error).splitlines()[0]}") from error
         self._backend.no_padding()
         self._backend.no_truncation()

@@ -1,0 +1,163 @@
+"""Rows 6 to 10 of the hardening list: configurations, weights and tokenizers that do not add up."""
+
+import json
+import pickle
+
+import pytest
+import torch
+import transformers as tf
+from safetensors.torch import load_file, save_file
+
+import qontext as qx
+from qontext.errors import ArgumentError, ModelFormatError, TokenizerError, UnsupportedModelError, WeightsError
+
+SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    tf.BertForMaskedLM(tf.BertConfig(**SIZES, max_position_embeddings=20)).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change(folder, **values):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.update(values)
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not ...}))
+
+
+def change_weights(folder, edit):
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_all_weight_problems_come_at_once(folder):
+    def edit(tensors):
+        up = "bert.encoder.layer.0.intermediate.dense.weight"
+        tensors[up] = tensors[up].T
+        del tensors["bert.encoder.layer.1.output.dense.bias"]
+        tensors["bert.embeddings.LayerNorm.weight"] = torch.zeros(17)
+        tensors["bert.encoder.layer.7.extra"] = torch.zeros(3)
+        tensors["bert.encoder.layer.0.output.dense.bias"] = torch.zeros(16, dtype=torch.int32)
+
+    change_weights(folder, edit)
+    with pytest.raises(WeightsError) as caught:
+        qx.import_model(folder)
+    text = str(caught.value)
+    assert "5 problems" in text
+    assert "missing: bert.encoder.layer.1.output.dense.bias [16]" in text
+    assert "intermediate.dense.weight is [16, 24], expected [24, 16] (it is transposed)" in text
+    assert "LayerNorm.weight is [17], expected [16]" in text
+    assert "left over: bert.encoder.layer.7.extra [3]" in text
+    assert "is torch.int32" in text
+
+
+def test_nan_weights_warn_or_refuse(folder):
+    change_weights(folder, lambda t: t["bert.encoder.layer.0.output.dense.bias"].fill_(float("nan")))
+    with pytest.warns(UserWarning, match=r"NaN or Inf: bert\.encoder\.layer\.0\.output\.dense\.bias"):
+        qx.import_model(folder)
+    with pytest.raises(WeightsError, match=r"NaN or Inf.*\n.*layer\.0\.output\.dense\.bias"):
+        qx.import_model(folder, check_weights="strict")
+    assert qx.import_model(folder, check_weights="off").task == "fill-mask"
+    with pytest.raises(ArgumentError, match="check_weights is 'maybe'"):
+        qx.import_model(folder, check_weights="maybe")
+
+
+class _Payload:
+    def __reduce__(self):
+        return (pytest.fail, ("the pickle was opened",))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
+def test_pickles_are_never_opened(folder, name):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(pickle.dumps(_Payload()))
+    with pytest.raises(ModelFormatError, match=f"{name}.*never opened; convert"):
+        qx.import_model(folder)
+    with pytest.raises(ArgumentError, match="is a pickle, which can run code"):
+        qx.import_model(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "words"),
+    [
+        ({"model_type": "mystery"}, UnsupportedModelError, "model_type 'mystery'; known are bert, roberta"),
+        ({"model_type": "mystery", "auto_map": {"AutoModel": "evil.py"}}, UnsupportedModelError, "never run"),
+        ({"num_attention_heads": 3}, ModelFormatError, "hidden_size 16 is no multiple of num_attention_heads 3"),
+        ({"num_hidden_layers": 10**9}, ModelFormatError, "num_hidden_layers is 1000000000, allowed are 1 to"),
+        (
+            {"hidden_size": -16, "vocab_size": "many"},
+            ModelFormatError,
+            r"(?s)2 problems.*'many'.*-16|2 problems.*-16.*'many'",
+        ),
+        ({"intermediate_size": ...}, ModelFormatError, "intermediate_size is 'None', expected a whole number"),
+        ({"hidden_act": "__import__('os')"}, ModelFormatError, "hidden_act is"),
+        ({"layer_norm_eps": "nan"}, ModelFormatError, "layer_norm_eps"),
+        ({"is_decoder": True}, UnsupportedModelError, "decoder"),
+        ({"vocab_size": 41}, WeightsError, r"word_embeddings.weight is \[40, 16\], expected \[41, 16\]"),
+    ],
+)
+def test_bad_configurations(folder, values, error, words):
+    change(folder, **values)
+    with pytest.raises(error, match=words):
+        qx.import_model(folder)
+
+
+def test_auto_map_on_a_known_family_is_ignored(folder):
+    change(folder, auto_map={"AutoModel": "evil.Evil"})
+    (folder / "evil.py").write_text("raise SystemExit('the code of the folder was run')")
+    assert qx.import_model(folder).task == "fill-mask"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "[" * 100_000]
+)
+def test_broken_config_files(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ModelFormatError, match=r"config\.json"):
+        qx.import_model(folder)
+
+
+def test_what_is_no_model_at_all(tmp_path):
+    with pytest.raises(ModelFormatError, match=r"no config\.json"):
+        qx.import_model(tmp_path)
+    with pytest.raises(ArgumentError, match="is no folder"):
+        qx.import_model(tmp_path / "nothing" / "here")
+    with pytest.raises(ArgumentError, match="cannot import a int"):
+        qx.import_model(7)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ArgumentError, match="is a file"):
+        qx.import_model(tmp_path / "notes.txt")
+
+
+def test_tokenizers_that_do_not_fit(folder):
+    from tokenizers import Tokenizer, models
+
+    pieces = {f"w{i}": i for i in range(60)}
+    Tokenizer(models.WordPiece(pieces, unk_token="w0")).save(str(folder / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match=r"ids? 59|up to id 59, the model has embeddings for 40"):
+        qx.import_model(folder)
+    (folder / "tokenizer.json").write_text("{broken")
+    with pytest.raises(TokenizerError, match="no valid JSON"):
+        qx.import_model(folder)
+
+
+def test_a_cyclic_or_odd_tokenizer_is_refused_when_used(folder):
+    (folder / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "a"]]}})
+    )
+    engine = qx.build(qx.import_model(folder), tune=False)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be used"):
+        qx.pipeline("fill-mask", engine)
+
+
+def test_a_huge_tokenizer_is_refused_by_its_size(folder, monkeypatch):
+    from qontext.importers.huggingface import files
+
+    monkeypatch.setattr(files, "MAX_TOKENIZER_BYTES", 1000)
+    (folder / "tokenizer.json").write_text(" " * 1001)
+    with pytest.raises(ModelFormatError, match="has 1001 bytes, at most 1000"):
+        qx.import_model(folder)
