@@ -2,7 +2,6 @@
 
 import op_cases
 import pytest
-import torch
 
 from qontext import native
 from qontext.ops.catalogue import OPS
@@ -16,28 +15,6 @@ COMBINATIONS = [
 ]
 
 
-def run_and_compare(op, kernel, case, dtype, call, inputs):
-    """Runs one bound kernel on poisoned outputs; returns sentences about what is wrong."""
-    before = [None if t is None else t.clone() for t in inputs]
-    want = op_cases.expected(op, call, inputs)
-    out = op_cases.poisoned(call) if kernel.writes_out else None
-    result = kernel.bind(call)(inputs, out)
-    results = result if isinstance(result, tuple) else (result,)
-    problems = []
-    for i, (param, operand) in enumerate(zip(op.outputs, call.outputs, strict=True)):
-        if operand is None:
-            continue
-        got = results[i] if out is None else out[i]
-        if out is not None and results[i] is not None and results[i].data_ptr() != out[i].data_ptr():
-            problems.append(f"{param.name} was not written where the caller asked")
-        factor = case.tolerance.get(dtype, 1.0)
-        problems.append(op_cases.problem_with(param.name, got, want[i], operand, factor))
-    for param, old, new in zip(op.inputs, before, inputs, strict=True):
-        if old is not None and not torch.equal(old, new):
-            problems.append(f"input {param.name} was changed")
-    return [problem for problem in problems if problem is not None]
-
-
 @pytest.mark.parametrize(("op", "kernel", "case", "dtype"), COMBINATIONS)
 def test_kernel_equals_the_reference(op, kernel, case, dtype):
     inputs = op_cases.inputs_of(op, case, dtype)
@@ -45,7 +22,7 @@ def test_kernel_equals_the_reference(op, kernel, case, dtype):
     if not able:
         pytest.skip(reason)
     for call in able:
-        assert run_and_compare(op, kernel, case, dtype, call, inputs) == []
+        assert op_cases.run_and_compare(op, kernel, case, dtype, call, inputs) == []
 
 
 @pytest.mark.parametrize(("op", "kernel"), op_cases.kernel_params())
@@ -74,8 +51,8 @@ def test_kernel_takes_strided_inputs(op, kernel):
         able, _ = op_cases.variants(kernel, call, inputs)
         if not able or any(t is not None and t.numel() == 0 for t in inputs):
             continue
-        strided = [t if t is None or t.dim() == 0 else torch.stack([t, t], -1)[..., 0] for t in inputs]
-        assert run_and_compare(op, kernel, case, dtype, able[0], strided) == []
+        strided = op_cases.with_gaps(inputs)
+        assert op_cases.run_and_compare(op, kernel, case, dtype, able[0], strided) == []
         done = True
     if not done:
         pytest.skip("the kernel supports no case on this machine")

@@ -69,12 +69,13 @@ def _retype(node: ir.Node, dtype: torch.dtype, onnx_type: ir.DataType) -> None:
 
 
 def _cast_input(graph: ir.Graph, value: ir.Value, to: ir.DataType) -> None:
+    readers = list(value.uses())
     node = ir.Node(
         "", "Cast", [value], attributes_of({"to": int(to)}), num_outputs=1, name=f"precision/in/{value.name}"
     )
     node.outputs[0].name = node.name
     set_origin(node, "precision")
-    for user, index in list(value.uses()):
+    for user, index in readers:
         user.replace_input_with(index, node.outputs[0])
     graph.insert_before(next(iter(graph)), node)
 

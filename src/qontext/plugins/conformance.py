@@ -1,0 +1,154 @@
+"""Running kernels of an operator on its cases against its reference: outputs pre-filled with NaN, inputs watched.
+
+The conformance test of qontext's own operators and `check_operator` for the user's share this.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..dtypes import by_name, from_torch, relative_rms
+from ..errors import PluginError
+from ..ops.call import Call, Kernel, Operand
+from ..ops.declare import Case, Op, call_of
+from ..ops.device import device_of
+
+Tensors = Sequence[torch.Tensor | None]
+INTEGER_FILL = -77
+
+
+def checked_cases(op: Op) -> list[Case]:
+    """The cases that are not for timing."""
+    return [case for case in op.cases() if not case.bench]
+
+
+def kernels_of(op: Op, device: str = "cpu") -> list[Kernel]:
+    return [kernel for kernel in op.kernels if kernel.device == device]
+
+
+def inputs_of(op: Op, case: Case, dtype: str) -> list[torch.Tensor | None]:
+    """The case's inputs, the same in every run. Raises PluginError when their number is not that of the operator."""
+    seed = zlib.crc32(f"{op.name}/{case.name}".encode())
+    made = list(case.make(torch.Generator().manual_seed(seed), by_name(dtype).torch))
+    if len(made) != len(op.inputs):
+        raise PluginError(f"{op.name}: case {case.name!r} makes {len(made)} inputs, the operator has {len(op.inputs)}")
+    return made
+
+
+def call_for(op: Op, case: Case, inputs: Tensors) -> Call:
+    """The checked call of a case on the CPU."""
+    return call_of(op, inputs, case.attributes, op.wanted(case.outputs), device_of("cpu"))
+
+
+def with_constants(call: Call, inputs: Tensors) -> Call:
+    """The same call with every input but the first a weight, as kernels that repack them need."""
+    operands = [
+        o if i == 0 or o is None or t is None else replace(o, constant=t)
+        for i, (o, t) in enumerate(zip(call.inputs, inputs, strict=True))
+    ]
+    return replace(call, inputs=tuple(operands))
+
+
+def variants(kernel: Kernel, call: Call, inputs: Tensors) -> tuple[list[Call], str]:
+    """The calls, with and without constant weights, that the kernel can run, and why it refused the last one."""
+    able, reason = [], ""
+    for candidate in (call, with_constants(call, inputs)):
+        refusal = kernel.supports(candidate)
+        if refusal is None:
+            able.append(candidate)
+        else:
+            reason = refusal
+    return able, reason
+
+
+def expected(op: Op, call: Call, inputs: Tensors) -> tuple[torch.Tensor | None, ...]:
+    """All outputs of the reference in float64."""
+    wide = [t.double() if t is not None and t.is_floating_point() else t for t in inputs]
+    result = op.reference(*wide, **call.attributes)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def poisoned(call: Call) -> list[torch.Tensor | None]:
+    """Outputs for the kernel to fill: NaN, or an unlikely number, in every place."""
+    made: list[torch.Tensor | None] = []
+    for operand in call.outputs:
+        if operand is None:
+            made.append(None)
+            continue
+        dtype = operand.type.torch
+        fill = float("nan") if dtype.is_floating_point else True if dtype == torch.bool else INTEGER_FILL
+        sizes = [d for d in operand.shape or () if isinstance(d, int)]
+        made.append(torch.full(sizes, fill, dtype=dtype))
+    return made
+
+
+def with_gaps(inputs: Tensors) -> list[torch.Tensor | None]:
+    """The same numbers with gaps between them in memory: the executor hands over views too."""
+    return [t if t is None or t.dim() == 0 else torch.stack([t, t], -1)[..., 0] for t in inputs]
+
+
+def run_and_compare(op: Op, kernel: Kernel, case: Case, dtype: str, call: Call, inputs: Tensors) -> list[str]:
+    """Runs one bound kernel on poisoned outputs; returns sentences about what is wrong."""
+    before = [None if t is None else t.clone() for t in inputs]
+    want = expected(op, call, inputs)
+    out = poisoned(call) if kernel.writes_out else None
+    result = kernel.bind(call)(inputs, out)
+    results = result if isinstance(result, tuple) else (result,)
+    last = max(i for i, operand in enumerate(call.outputs) if operand is not None)
+    for who, given in (("the reference", want), ("the kernel", results)):
+        if len(given) <= last:
+            return [f"{who} gives {len(given)} outputs, {last + 1} are wanted"]
+    problems: list[str | None] = []
+    for i, (param, operand) in enumerate(zip(op.outputs, call.outputs, strict=True)):
+        if operand is None:
+            continue
+        got = results[i] if out is None else out[i]
+        if out is None:
+            problems += _borrowed(op, kernel, i, got, inputs)
+        elif results[i] is not None and results[i].data_ptr() != out[i].data_ptr():  # type: ignore[union-attr]
+            problems.append(f"{param.name} was not written where the caller asked")
+        problems.append(problem_with(param.name, got, want[i], operand, case.tolerance.get(dtype, 1.0)))
+    for param, old, new in zip(op.inputs, before, inputs, strict=True):
+        if old is not None and new is not None and not torch.equal(old, new):
+            problems.append(f"input {param.name} was changed")
+    return [problem for problem in problems if problem is not None]
+
+
+def _borrowed(op: Op, kernel: Kernel, index: int, got: torch.Tensor | None, inputs: Tensors) -> list[str]:
+    """Inputs whose memory a result shares: the executor may write over them while the result is still read."""
+    if got is None or got.numel() == 0:
+        return []
+    mine = got.untyped_storage().data_ptr()
+    return [
+        f"{op.outputs[index].name} shares the memory of input {param.name}; results need memory of their own"
+        for i, (param, tensor) in enumerate(zip(op.inputs, inputs, strict=True))
+        if tensor is not None and tensor.untyped_storage().data_ptr() == mine and (index, i) not in kernel.inplace
+    ]
+
+
+def problem_with(
+    name: str, got: torch.Tensor | None, want: torch.Tensor | None, operand: Operand, factor: float
+) -> str | None:
+    """One sentence when an output is not what the reference says, within the tolerance of its dtype."""
+    if got is None or want is None:
+        return f"{name}: got {'nothing' if got is None else 'a tensor'}, reference {'none' if want is None else 'one'}"
+    kind = from_torch(got.dtype)
+    if kind.name != operand.dtype:
+        return f"{name} is {kind.name}, declared {operand.dtype}"
+    if tuple(got.shape) != tuple(want.shape) or tuple(got.shape) != _numbers(operand, got.shape):
+        return f"{name} has shape {tuple(got.shape)}, reference {tuple(want.shape)}, declared {operand.shape}"
+    if not kind.is_float:
+        return None if torch.equal(got, want.to(got.dtype)) else f"{name} differs: {got} instead of {want}"
+    if not torch.isfinite(got).all() and torch.isfinite(want).all():
+        return f"{name} has {int((~torch.isfinite(got)).sum())} values that are not finite"
+    error = relative_rms(got, want)
+    allowed = kind.tolerance * factor
+    return None if error <= allowed else f"{name}: relative error {error:.2e}, allowed {allowed:.2e}"
+
+
+def _numbers(operand: Operand, found: Sequence[int]) -> tuple[int, ...]:
+    """The declared shape, with what depends on data taken as found."""
+    shape = operand.shape or ()
+    return tuple(d if isinstance(d, int) else f for d, f in zip(shape, found, strict=False))
