@@ -172,6 +172,23 @@ def test_save_and_load(engine, inputs, tmp_path):
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_building_twice_gives_the_same_bytes(model, tmp_path):
+    for name in ("a.qx", "b.qx"):
+        qx.build(encoder(), tune=False).save(tmp_path / name)
+    assert (tmp_path / "a.qx").read_bytes() == (tmp_path / "b.qx").read_bytes()
+
+
+def test_two_processes_writing_one_file_leave_a_whole_one(engine, tmp_path):
+    path = tmp_path / "model.qx"
+    threads = [threading.Thread(target=engine.save, args=(path,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert qx.load(path).output_names == engine.output_names
+    assert [p.name for p in tmp_path.iterdir()] == ["model.qx"]
+
+
 def test_a_loaded_engine_uses_the_saved_timings(model, tmp_path):
     engine = qx.build(model, tuner=Tuner(repeats=1))
     assert engine.compiled.tuner.timed > 0

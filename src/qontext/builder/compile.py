@@ -152,7 +152,7 @@ def compile_model(
     fuse(graph, ledger, inference, rules, say)
     ledger.check(graph)
     verify(graph, known, updates, after="fusion")
-    say(f"fused {before} nodes into {graph.num_nodes()} in {time.perf_counter() - start:.2f} s")
+    say(f"fused {before} nodes into {graph.num_nodes()}")
     fused = graph.clone(allow_outer_scope_values=False)
     inference = inferred(graph, ops)
     if settings.packing:
@@ -166,7 +166,7 @@ def compile_model(
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
     program = plan_program("encode", graph, inferred(graph, ops), device_of(settings.device), tuner)
     seconds = time.perf_counter() - start
-    say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls; built in {seconds:.2f} s")
+    say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls")
     return Compiled(settings, {"encode": program}, ledger, packing, fused, tuner, tuple(plugins), lines, seconds)
 
 

@@ -12,7 +12,8 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def _head(data: Mapping[str, Any]) -> str:
-    return f"{data['engine']}: {data['precision']} on {data['device']}, built in {data['build_seconds']:.2f} s"
+    built = f"built in {data['build_seconds']:.2f} s" if data["build_seconds"] else "loaded from a file"
+    return f"{data['engine']}: {data['precision']} on {data['device']}, {built}"
 
 
 def _operators(data: Mapping[str, Any]) -> str:
