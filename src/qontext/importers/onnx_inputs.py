@@ -14,12 +14,13 @@ from ..errors import UnsupportedModelError, all_problems
 from ..graph.dims import AnyDim, Dim, parse_dim, to_onnx
 from ..graph.model import InputRule
 from ..graph.tensors import constant_of
+from ..ops.infer import Inference
 
 _IDS = re.compile(r"ids?(\b|_|\d|$)|mask|segment|token|position|input", re.IGNORECASE)
 _TYPES = re.compile(r"token_?type|segment", re.IGNORECASE)
 _WORDS = re.compile(r"^(input_?ids?|ids|tokens?|token_ids?|input)(\b|_\d+|$)", re.IGNORECASE)
 # Sizes that later passes name themselves.
-_RESERVED = re.compile(r"^(B|S|T|Tkv|Skv|three|u\d+)$")
+_RESERVED = re.compile(r"^(T|Tkv|Skv|three|u\d+)$")
 
 
 def check_types(graph: ir.Graph) -> None:
@@ -160,6 +161,32 @@ def _rows_of_table(value: ir.Value) -> int | None:
             elif node.op_type == "EmbedLayerNorm" and index in (0, 2, 4):
                 sizes += _table_rows(node.inputs[index + 1])
     return min(sizes, default=None)
+
+
+def longest_of(graph: ir.Graph, inference: Inference) -> int | None:
+    """The longest sequence that a table of positions has rows for; None where positions depend on the tokens.
+
+    Positions that count up along the sequence are known by value while shapes are inferred: their largest grows with S.
+    """
+    if "S" not in inference.sizes:
+        return None
+    found = []
+    for node in graph:
+        if node.op_type == "EmbedLayerNorm" and node.inputs[2] is None:
+            offset = node.attributes.get("position_offset")
+            rows = _table_rows(node.inputs[3] if len(node.inputs) > 3 else None)
+            found += [r - (offset.as_int() if offset is not None else 0) for r in rows]
+        if node.op_type != "Gather" or node.domain != "":
+            continue
+        table, places = constant_of(node.inputs[0]), inference.look(node.inputs[1])
+        if table is None or table.ndim != 2 or not table.is_floating_point() or places is None:
+            continue
+        if any(p.is_meta or p.numel() == 0 for p in places):
+            continue
+        first = {int(p.max()) - size for p, size in zip(places, inference.sizes["S"], strict=True)}
+        if len(first) == 1:
+            found.append(table.shape[0] - 1 - first.pop())
+    return min(found, default=None)
 
 
 def _table_rows(value: ir.Value | None) -> Sequence[int]:

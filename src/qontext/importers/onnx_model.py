@@ -20,7 +20,7 @@ from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
 from . import contrib
 from .onnx_growth import check_growth
-from .onnx_inputs import attention_mask_of, check_types, name_sizes, rules_of
+from .onnx_inputs import attention_mask_of, check_types, longest_of, name_sizes, rules_of
 from .onnx_names import name_nodes, set_origins
 from .onnx_task import check_task, task_of
 
@@ -73,16 +73,18 @@ def adopt_graph(model: ir.Model, name: str, source: str, task: str | None = None
     name_sizes(graph)
     ledger = Ledger()
     ledger.adopt(graph)
-    _infer(graph, ops, ledger)
+    inference = _infer(graph, ops, ledger)
     verify(graph, lambda node: _problem_of(node, ops, _opset(graph)) is None)
     attention_mask = attention_mask_of(graph)
     rules = rules_of(graph, attention_mask)
+    longest = longest_of(graph, inference)
     return Model(
         name,
         graph,
         ledger,
         rules,
         task or task_of(graph, rules),
+        config={} if longest is None else {"max_length": longest},
         source=source,
         attention_mask=attention_mask,
     )
@@ -162,7 +164,7 @@ def _check_operators(graph: ir.Graph, ops: Mapping[str, Op]) -> None:
         )
 
 
-def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> None:
+def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> Inference:
     """Converts foreign nodes and infers all of them, in order, then compares with what the file declares."""
     declared = {v: (v.dtype, from_onnx(v.shape)) for node in graph for v in node.outputs}
     for value in declared:
@@ -183,6 +185,7 @@ def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> None:
                 raise
             raise type(error)(f"node {node.name!r} ({node.op_type}): {error.message}") from error
     _compare(declared, inference)
+    return inference
 
 
 def _compare(declared: Mapping[ir.Value, Declared], inference: Inference) -> None:
