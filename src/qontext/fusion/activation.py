@@ -75,6 +75,8 @@ def check_bias(node: ir.Node, rewriter: Rewriter) -> tuple[LinearParts, ir.Value
     seen.depth = 1
     seen.holds(linear.bias is None, "the linear layer has a bias already", linear.node)
     seen.holds(linear.activation == "none", f"the activation {linear.activation} stands between", linear.node)
+    same = rewriter.shape(linear.y) == rewriter.shape(node.outputs[0])
+    seen.holds(same, f"adding {addend.name!r} changes the shape")
     width = (linear.weight.shape or [None])[0]
     bias = seen.found(
         row_value(rewriter, addend, width),

@@ -8,7 +8,6 @@ import onnx_ir as ir
 
 from ..errors import NoFusion
 from ..graph.dims import Shape, text
-from ..ops.attention.op import OP as ATTENTION
 from .masks import empty_row_of, understand
 from .operands import Operands, resolve
 from .rewriter import Rewriter
@@ -175,23 +174,12 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
         mask = _put(rewriter, at, found.mask)
     bias = _sum(rewriter, at, [_narrow(rewriter, b) for b in found.biases])
     attributes = {
-        "layout": operands.layout,
-        "num_heads": operands.num_heads,
-        "num_kv_heads": 0 if operands.num_kv_heads == operands.num_heads else operands.num_kv_heads,
         "scale": scores.scale * operands.factor,
         "softcap": scores.softcap,
         "empty_row": found.empty_row,
     }
-    rewriter.replace(
-        RULE.name,
-        [node, *found.nodes],
-        ATTENTION,
-        [operands.query, key, operands.value, mask, bias],
-        attributes,
-        [operands.result],
-        at=at,
-    )
-    operands.finish(rewriter)
+    inputs = [operands.query, key, operands.value, mask, bias]
+    operands.put(rewriter, RULE.name, [node, *found.nodes], inputs, attributes, (), at)
 
 
 def _put(rewriter: Rewriter, at: ir.Node, placed: Placed) -> ir.Value:

@@ -120,7 +120,7 @@ def _known_ids(rewriter: Rewriter, ids: ir.Value) -> tuple[int | None, int | Non
     if leaves or not (nodes or rewriter.constant(ids) is not None):
         return None
     try:
-        tensors = [Trial(rewriter, sizes, {}).value(ids) for sizes in trial_sizes(rewriter, ids, nodes)]
+        tensors = [Trial(rewriter, sizes, {}).run(ids) for sizes in trial_sizes(rewriter, ids, nodes)]
     except NoFusion:
         return None
     first = {int(t.flatten()[0]) for t in tensors if t.numel()}

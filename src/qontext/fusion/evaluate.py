@@ -65,8 +65,12 @@ class Trial:
                 numbers.append(dim.value(self.sizes))
         return numbers
 
+    def run(self, value: ir.Value) -> torch.Tensor:
+        """The tensor that `value` is in this trial; what was computed on the way is kept for the next one."""
+        self.count = 0
+        return self.value(value)
+
     def value(self, value: ir.Value | None) -> torch.Tensor:
-        """The tensor that `value` is in this trial."""
         assert value is not None
         if value not in self.results:
             constant = self.rewriter.constant(value)

@@ -107,7 +107,7 @@ def check_shape(node: ir.Node, rewriter: Rewriter) -> torch.Tensor:
 
 def rewrite_shape(node: ir.Node, target: torch.Tensor, rewriter: Rewriter) -> None:
     node.attributes.pop("allowzero", None)
-    rewriter.set_input(node, 1, rewriter.shape_constant(target))
+    rewriter.set_inputs(node, {1: rewriter.shape_constant(target)})
 
 
 RULE = Rule(

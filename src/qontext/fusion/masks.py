@@ -15,6 +15,7 @@ import torch
 from ..dtypes import from_onnx
 from ..errors import NoFusion
 from ..ops.catalogue import BY_NAME as OPS
+from ..ops.declare import Op
 from .evaluate import Trial, sources, trial_sizes
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
@@ -23,6 +24,7 @@ _WEAKEST = -1e3  # a fill above this is a bias: what it masks keeps a share of t
 _SWALLOWED = 60.0  # scores closer together than this are lost when a fill with such a rounding step is added to them
 _BOOL = int(ir.DataType.BOOL)
 _MOST_ROOTS = 8
+_SHIFTS = frozenset({"past_key", "key_lengths", "lengths"})  # with them "causal" counts from another place
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,42 @@ def understand(rewriter: Rewriter, mask: ir.Value, axes: Sequence[int] = ()) -> 
     Args:
         mask: [B, Skv], or four axes once axes of size 1 are put in at `axes`.
     """
+    known = rewriter.notes.get(("mask", mask, *axes))
+    if known is None:
+        try:
+            known = _understand(rewriter, mask, axes)
+        except NoFusion as no:
+            known = no.reason
+        rewriter.notes["mask", mask, *axes] = known
+    if isinstance(known, str):
+        raise NoFusion(known)
+    assert isinstance(known, Fact)
+    return known
+
+
+def _understand(rewriter: Rewriter, mask: ir.Value, axes: Sequence[int]) -> Fact:
     leaves, nodes = sources(rewriter, mask)
+    if leaves == [mask] and mask.dtype != ir.DataType.BOOL:
+        raise NoFusion(f"the mask {mask.name!r} is added as it is given, its values are known at run time only")
     sizes = trial_sizes(rewriter, mask, nodes)
     if not leaves:
-        patterns = [_four_axes(Trial(rewriter, s, {}).value(mask), axes) for s in sizes]
+        patterns = [_four_axes(Trial(rewriter, s, {}).run(mask), axes) for s in sizes]
         causal, fill = _agree([_classify(pattern, [pattern], [None]) for pattern in patterns])
         return Fact(None, causal=causal, fill=fill, nodes=tuple(nodes))
     reason = f"it depends on {len(leaves)} values: {', '.join(repr(v.name) for v in leaves[:3])}"
     for root in _roots(leaves, nodes):
-        for place, inverted in ((p, i) for p in _PLACES.get(rewriter.rank(root) or 0, {}) for i in (False, True)):
+        places = _PLACES.get(rewriter.rank(root) or 0, {})
+        try:
+            probes = [_probe(rewriter, root, s) for s in sizes]
+            results = [[_four_axes(t.run(mask), axes) for t in probe.trials] for probe in probes]
+            for probe, tensors in zip(probes, results, strict=True):
+                probe.check_other_numbers(root, tensors)
+        except NoFusion as no:
+            reason = no.reason if len(leaves) == 1 else reason
+            continue
+        for place, inverted in ((p, i) for p in places for i in (False, True)):
             try:
-                found = [_try(rewriter, mask, axes, root, place, inverted, s) for s in sizes]
+                found = [p.classify(r, places[place], inverted) for p, r in zip(probes, results, strict=True)]
                 causal, fill = _agree(found)
             except NoFusion as no:
                 reason = no.reason if len(leaves) == 1 else reason
@@ -97,45 +124,48 @@ def _four_axes(tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
     return tensor
 
 
-def _try(
-    rewriter: Rewriter,
-    mask: ir.Value,
-    axes: Sequence[int],
-    root: ir.Value,
-    place: str,
-    inverted: bool,
-    sizes: dict[str, int],
-) -> tuple[bool, float | None]:
-    """(causal, fill) under these sizes. Raises NoFusion when the mask is not that function of the root."""
-    shape = Trial(rewriter, sizes, {}).shape(root)
-    kind = torch.float32 if root.dtype is None else from_onnx(root.dtype).torch
-    generator = torch.Generator().manual_seed(shape[-1])
-    patterns = [torch.zeros(shape), torch.ones(shape)] + [
-        torch.rand(shape, generator=generator).round() for _ in range(3)
-    ]
-    if inverted:
-        patterns[:2] = patterns[1::-1]
-    results = [_four_axes(Trial(rewriter, sizes, {root: p.to(kind)}).value(mask), axes) for p in patterns]
-    wide = _PLACES[len(shape)][place]
-    allowed = [wide((p != 0) != inverted) for p in patterns]
-    found = _classify(results[1], results, allowed)
-    if kind is not torch.bool:
-        _check_other_numbers(rewriter, mask, root, sizes, shape, kind)
-    return found
+@dataclass(frozen=True)
+class _Probe:
+    """Trials with patterns of 0 and 1 in place of the root, then with two other numbers unless it is boolean."""
+
+    patterns: tuple[torch.Tensor, ...]
+    trials: tuple[Trial, ...]
+
+    def classify(
+        self, results: Sequence[torch.Tensor], wide: Callable[[torch.Tensor], torch.Tensor], inverted: bool
+    ) -> tuple[bool, float | None]:
+        """(causal, fill) when the results are that function of the patterns. Raises NoFusion when they are not."""
+        count = len(self.patterns)
+        allowed = [wide((p != 0) != inverted) for p in self.patterns]
+        return _classify(results[0 if inverted else 1], results[:count], allowed)
+
+    def check_other_numbers(self, root: ir.Value, results: Sequence[torch.Tensor]) -> None:
+        """Other numbers than 0 and 1 count as 1, or the root is an input of whole numbers and taken for a 0/1 mask."""
+        others = results[len(self.patterns) :]
+        if all(torch.equal(results[1], other) for other in others):
+            return
+        if root.dtype is not None and root.dtype.is_floating_point():
+            raise NoFusion(f"{root.name!r} holds fractions, which it weighs")
+        if root.producer() is not None or any(u.node.op_type.startswith("Gather") and u.idx == 1 for u in root.uses()):
+            raise NoFusion(f"{root.name!r} is no 0/1 mask")
 
 
-def _check_other_numbers(
-    rewriter: Rewriter, mask: ir.Value, root: ir.Value, sizes: dict[str, int], shape: list[int], kind: torch.dtype
-) -> None:
-    """Numbers other than 0 and 1: either they count as 1, or the root must be an input of whole numbers, a 0/1 mask."""
-    others = (0.5, 2.0) if kind.is_floating_point else (2, 7)
-    one, *rest = (Trial(rewriter, sizes, {root: torch.full(shape, n).to(kind)}).value(mask) for n in (1, *others))
-    if all(torch.equal(one, other) for other in rest):
-        return
-    if kind.is_floating_point:
-        raise NoFusion(f"{root.name!r} holds fractions, which it weighs")
-    if root.producer() is not None or any(u.node.op_type.startswith("Gather") and u.idx == 1 for u in root.uses()):
-        raise NoFusion(f"{root.name!r} is no 0/1 mask")
+def _probe(rewriter: Rewriter, root: ir.Value, sizes: dict[str, int]) -> _Probe:
+    """The trials of a root under these sizes, made once: layers share most of their mask arithmetic."""
+    key = ("probe", root, *sizes.items())
+    if key not in rewriter.notes:
+        shape = Trial(rewriter, sizes, {}).shape(root)
+        kind = torch.float32 if root.dtype is None else from_onnx(root.dtype).torch
+        generator = torch.Generator().manual_seed(sum(shape))
+        patterns = [torch.zeros(shape), torch.ones(shape)]
+        patterns += [torch.rand(shape, generator=generator).round() for _ in range(3)]
+        numbers: tuple[float, ...] = (0.5, 2.0) if kind.is_floating_point else (2, 7)
+        others = [] if kind is torch.bool else [torch.full(shape, n) for n in numbers]
+        trials = tuple(Trial(rewriter, sizes, {root: p.to(kind)}) for p in (*patterns, *others))
+        rewriter.notes[key] = _Probe(tuple(patterns), trials)
+    probe = rewriter.notes[key]
+    assert isinstance(probe, _Probe)
+    return probe
 
 
 def _classify(
@@ -147,18 +177,22 @@ def _classify(
         full: the result when everything is allowed.
         allowed: the patterns, None for "everything".
     """
-    if full.is_floating_point() and not all(bool((r == r).all()) for r in results):
-        raise NoFusion("it computes NaN")
     high = full.amax()
+    if full.is_floating_point() and not (bool(high.isfinite()) and all(bool((r == r).all()) for r in results)):
+        raise NoFusion("it computes NaN, or masks everything")
     reachable = full == high
     queries, keys = reachable.shape[-2:]
     causal = not bool(reachable.all())
-    if causal and not bool((reachable == torch.ones(queries, keys, dtype=torch.bool).tril()).all()):
+    backwards = torch.ones(queries, keys, dtype=torch.bool).tril()
+    if causal and (queries == 1 or not bool((reachable == backwards).all())):
         raise NoFusion("which keys it allows depends on positions, but not causally")
     lows: list[torch.Tensor] = []
     for result, pattern in zip(results, allowed, strict=True):
-        inside = reachable if pattern is None else reachable & pattern
-        inside, result = torch.broadcast_tensors(inside, result)
+        try:
+            inside = reachable if pattern is None else reachable & pattern
+            inside, result = torch.broadcast_tensors(inside, result)
+        except RuntimeError:
+            raise NoFusion("its shape is not that of the mask") from None
         if not bool((result[inside] == high).all()) or bool((result[~inside] == high).any()):
             raise NoFusion("it is not the same function of each element of the mask")
         lows.append(result[~inside])
@@ -201,7 +235,8 @@ class Found:
 def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen = Conditions(node)
     seen.holds(rewriter.is_ours(node, "Attention", "QKVToContext"), "this is no fused attention")
-    mask = rewriter.input(node, OPS[node.op_type].input_index("mask"))
+    op = OPS[node.op_type]
+    mask = rewriter.input(node, op.input_index("mask"))
     if mask is None or _is_plain(rewriter, mask):
         seen.depth = 0
         raise seen.refusal("there is no mask, or a plain one already")
@@ -216,7 +251,13 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
         raise seen.refusal(no.reason) from no
     kind = attributes.get("kind", "full")
     seen.holds(not fact.causal or kind in ("full", "causal"), f"it is causal, but the attention is of kind {kind}")
+    shifted = any(rewriter.input(node, op.input_index(name)) is not None for name in _SHIFTS & _inputs_of(op))
+    seen.holds(not fact.causal or not shifted, "it is causal, and the queries do not start with the first key")
     return Found(fact, empty_row)
+
+
+def _inputs_of(op: Op) -> frozenset[str]:
+    return frozenset(param.name for param in op.inputs)
 
 
 def _is_plain(rewriter: Rewriter, mask: ir.Value) -> bool:

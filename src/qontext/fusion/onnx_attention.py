@@ -6,7 +6,6 @@ from typing import Any
 import onnx_ir as ir
 
 from ..graph.dims import text
-from ..ops.attention.op import OP as ATTENTION
 from .operands import Operands, resolve
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
@@ -21,7 +20,7 @@ class Found:
     operands: Operands
     mask_axes: tuple[int, ...]
     attributes: dict[str, Any]
-    results: list[ir.Value | None]
+    further: list[ir.Value | None]
 
 
 def check(node: ir.Node, rewriter: Rewriter) -> Found:
@@ -39,9 +38,6 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
     axes = () if mask is None else _mask_axes(seen, node, rewriter, mask)
     mode = attributes.get("qk_matmul_output_mode", 0)
     ours = {
-        "layout": operands.layout,
-        "num_heads": operands.num_heads,
-        "num_kv_heads": 0 if operands.num_kv_heads == operands.num_heads else operands.num_kv_heads,
         "scale": float(scale or 0.0),
         "kind": "causal" if attributes.get("is_causal", 0) else "full",
         "softcap": float(attributes.get("softcap", 0.0)),
@@ -49,10 +45,8 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
         "window_right": attributes.get("right_window_size", -1),
         "scores_mode": _MODES[mode],
     }
-    results: list[ir.Value | None] = [operands.result]
-    if further:
-        results += [v if want else None for v, want in zip(node.outputs[1:], wanted[1:], strict=True)]
-    return Found(operands, axes, ours, results)
+    results = [v if want else None for v, want in zip(node.outputs, wanted, strict=True)]
+    return Found(operands, axes, ours, results[1:] if further else [])
 
 
 def _operands(
@@ -95,10 +89,8 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
     operands = found.operands
     past = [rewriter.input(node, i) for i in (4, 5, 6)]
     inputs = [operands.query, operands.key, operands.value, mask, None, *past]
-    rewriter.replace(
-        RULE.name, [node, *operands.swallowed], ATTENTION, inputs, found.attributes, found.results, at=node
-    )
-    operands.finish(rewriter)
+    old = [node, *operands.swallowed]
+    operands.put(rewriter, RULE.name, old, inputs, found.attributes, found.further, node)
 
 
 RULE = Rule(

@@ -1,11 +1,13 @@
 """How query, key, value and context lie in memory, and which layout of Attention says so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 import torch
 
+from ..ops.attention.op import OP as ATTENTION
 from .rewriter import Rewriter
 from .tidy import reshape_target
 from .views import Atom, Axes, Axis, Step, View, flat, follow, size_of
@@ -34,12 +36,32 @@ class Operands:
     reshape: tuple[ir.Node, torch.Tensor] | None = None
     turn: bool = False
 
-    def finish(self, rewriter: Rewriter) -> None:
-        """Gives the Reshape behind the context its new target, once the context is there."""
-        if self.reshape is not None:
-            node, target = self.reshape
-            node.attributes.pop("allowzero", None)
-            rewriter.set_input(node, 1, rewriter.shape_constant(target))
+    @property
+    def heads(self) -> dict[str, Any]:
+        """The attributes of Attention that say how its operands lie."""
+        kv_heads = 0 if self.num_kv_heads == self.num_heads else self.num_kv_heads
+        return {"layout": self.layout, "num_heads": self.num_heads, "num_kv_heads": kv_heads}
+
+    def put(
+        self,
+        rewriter: Rewriter,
+        rule: str,
+        old: Sequence[ir.Node],
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any],
+        further: Sequence[ir.Value | None],
+        at: ir.Node,
+    ) -> None:
+        """Puts the Attention in place of `old`: its context in place of `result`, or in front of the Reshape."""
+        given = {**attributes, **self.heads}
+        if self.reshape is None:
+            rewriter.replace(rule, old, ATTENTION, inputs, given, [self.result, *further], at=at)
+            return
+        reader, target = self.reshape
+        node = rewriter.insert(at, ATTENTION, inputs, given, origin=old)
+        reader.attributes.pop("allowzero", None)
+        rewriter.set_inputs(reader, {0: node.outputs[0], 1: rewriter.shape_constant(target)})
+        rewriter.absorb(rule, old, node)
 
 
 @dataclass(frozen=True)
@@ -77,7 +99,9 @@ def resolve(
         heads, kv_heads = size_of(q.heads), size_of(k.own_heads)
         if not isinstance(heads, int) or not isinstance(kv_heads, int) or kv_heads != size_of(v.own_heads):
             continue
-        if size_of(k.heads) != heads or size_of(v.heads) != heads or not (k.regular and v.regular and q.regular):
+        if any(size_of(s.heads) not in (heads, 1) or size_of(s.batch) != size_of(q.batch) for s in (k, v)):
+            continue
+        if not (q.regular and k.regular and v.regular):
             continue
         for layout in ("B S (N D)", "S B (N D)"):
             steps = [_find(view, _axes(layout, s)) for view, s in zip((query, key, value), splits, strict=True)]
@@ -158,7 +182,8 @@ def _as_they_are(query: View, key: View, value: View, product: ir.Value, transpo
         return
     factor = found[0].factor * found[1].factor
     heads = [size_of(axes[1]) if rank == 4 else 1 for axes in (query.axes, k, value.axes)]
-    if heads[0] != heads[1] or heads[0] != heads[2] or not isinstance(heads[0], int):
+    batches = [size_of(axes[0]) for axes in (query.axes, k, value.axes)]
+    if not isinstance(heads[0], int) or heads[1] != heads[2] or heads[1] not in (heads[0], 1) or len(set(batches)) > 1:
         return
     layout, count = ("B N S D", 0) if rank == 4 else ("B S (N D)", 1)
     values = [s.value for s in found]

@@ -7,9 +7,9 @@ import onnx_ir as ir
 import torch
 
 from ..dtypes import from_onnx
-from ..errors import NoFusion
+from ..errors import NoFusion, QontextError
 from ..graph.attributes import attributes_of, values_of
-from ..graph.dims import Shape
+from ..graph.dims import Shape, text
 from ..graph.ledger import Ledger, common_origin, set_origin
 from ..graph.tensors import constant_of, to_onnx
 from ..ops.declare import DOMAIN, Op
@@ -26,6 +26,7 @@ class Rewriter:
         self.ledger = ledger
         self._count = 0
         self._made: dict[Hashable, ir.Value] = {}
+        self.notes: dict[Hashable, object] = {}  # what rules find out about values, which never change their meaning
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -113,13 +114,6 @@ class Rewriter:
             f"number.{number!r}.{dtype.name}", torch.tensor(number, dtype=from_onnx(dtype).torch)
         )
 
-    def shared(self, key: Hashable, make: Callable[[], ir.Value]) -> ir.Value:
-        """A computed value that several rules or layers may read: made again only when it is gone."""
-        value = self._made.get(key)
-        if value is None or value.producer() is None or value.producer().graph is None:  # type: ignore[union-attr]
-            value = self._made[key] = make()
-        return value
-
     def insert(
         self,
         before: ir.Node,
@@ -149,7 +143,11 @@ class Rewriter:
         for i, value in enumerate(node.outputs):
             value.name = node.name if outputs == 1 else f"{node.name}:{i}"
         self.graph.insert_before(before, node)
-        self.inference.infer(node)
+        try:
+            self.inference.infer(node)
+        except QontextError as error:
+            self.graph.remove(node, safe=False)
+            raise NoFusion(f"{node.op_type} cannot take it: {error.message}", depth=1) from error
         return node
 
     def unsqueeze(self, before: ir.Node, value: ir.Value, axes: Sequence[int]) -> ir.Value:
@@ -188,29 +186,40 @@ class Rewriter:
             note: for the record; the telling attributes of the new node when left out.
             at: insert before this node (the producer of results[0] when left out).
         Raises:
-            NoFusion: when the new node would change the dtype of a result.
+            NoFusion: when the new node would change type or shape of a result.
         """
         anchor = at or next(v.producer() for v in results if v is not None)
         assert anchor is not None
         node = self.insert(anchor, op, inputs, attributes, len(results), origin=old)
         for value, new in zip(results, node.outputs, strict=True):
+            if value is not None:
+                self._check_same(value, new, node)
+        for value, new in zip(results, node.outputs, strict=True):
             if value is None:
                 continue
-            if value.dtype is not None and new.dtype is not None and value.dtype != new.dtype:
-                self.graph.remove(node, safe=False)
-                raise NoFusion(f"the result {value.name!r} is {value.dtype.name}, fused it would be {new.dtype.name}")
             self.redirect(value, new)
         self.absorb(rule, old, node, note)
         return node
+
+    def _check_same(self, value: ir.Value, new: ir.Value, node: ir.Node) -> None:
+        """Takes the new node out again when its result has another type or shape than what it is to replace."""
+        old_shape, new_shape = self.shape(value), self.shape(new)
+        types = value.dtype is not None and new.dtype is not None and value.dtype != new.dtype
+        shapes = old_shape is not None and new_shape is not None and old_shape != new_shape
+        if types or (shapes and None not in (*old_shape, *new_shape)):  # type: ignore[misc]
+            self.graph.remove(node, safe=False)
+            before, after = (f"{v.dtype}{text(s)}" for v, s in ((value, old_shape), (new, new_shape)))
+            raise NoFusion(f"the result {value.name!r} is {before}, fused it would be {after}", depth=1)
 
     def absorb(self, rule: str, old: Sequence[ir.Node], new: ir.Node, note: str = "") -> None:
         """Deletes those of `old` that nobody reads any more, and records that `new` stands for them."""
         words = telling_attributes(new, self.inference.ops)
         self.ledger.fuse(rule, self._drop(old), new, "; ".join(w for w in (words, note) if w))
 
-    def set_input(self, node: ir.Node, index: int, value: ir.Value) -> None:
-        """Lets a node read another value that means the same to it; the node keeps its place and its record."""
-        node.replace_input_with(index, value)
+    def set_inputs(self, node: ir.Node, values: Mapping[int, ir.Value]) -> None:
+        """Lets a node read other values with which it computes the same; it keeps its place and its record."""
+        for index, value in values.items():
+            node.replace_input_with(index, value)
         self.inference.infer(node)
 
     def can_stand_in(self, instead: ir.Value, value: ir.Value) -> bool:
