@@ -45,6 +45,10 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
     weighted = weighted_values(seen, rewriter, node)
     seen.depth += 1
     scores = scores_of(seen, rewriter, node)
+    added = [a.value for a in scores.addends]
+    seen.holds(
+        all(g in added for g in weighted.guards), "rows are set to zero for a mask that is not added to the scores"
+    )
     q, kt, v = scores.product.inputs[0], scores.product.inputs[1], weighted.product.inputs[1]
     assert q is not None
     assert kt is not None

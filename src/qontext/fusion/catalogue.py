@@ -27,6 +27,7 @@ NORMAL_FORM: tuple[Rule, ...] = (
     folding.RULE,
     folding.SHAPES,
     tidy.RULE,
+    folding.RULE,
     products.RULE,
     activation.BIAS,
     products.ROWS,

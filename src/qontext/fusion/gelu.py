@@ -19,7 +19,9 @@ from ..ops.standard.declare import Context
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
 
-_ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Neg", "Erf", "Tanh", "Sqrt", "Reciprocal", "Identity"})
+_ELEMENTWISE = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Pow", "Neg", "Erf", "Tanh", "Sqrt", "Reciprocal", "Identity", "Sum"}
+)
 _SAMPLES = torch.linspace(-6, 6, 61, dtype=torch.float64)
 _FARTHEST = 8  # operators from Erf or Tanh to the result, and from x to them
 

@@ -1,5 +1,6 @@
 """LayerNorm and RMSNorm, as ONNX operators and as what exporters take them apart into."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -24,13 +25,14 @@ class Found:
     nodes: list[ir.Node] = field(default_factory=list)
 
 
-def check(node: ir.Node, rewriter: Rewriter) -> Found:
+def check(node: ir.Node, rewriter: Rewriter, centred: bool) -> Found:
+    """What to put in place of a norm of this kind."""
     seen = Conditions(node)
     seen.holds(node.domain == "", "this is no standard operator")
     seen.depth = 0
-    if node.op_type == "ReduceMean":
-        return _decomposed(seen, node, rewriter)
-    return _operator(seen, node, rewriter)
+    return (
+        _decomposed(seen, node, rewriter, centred) if node.op_type == "ReduceMean" else _operator(seen, node, rewriter)
+    )
 
 
 def _operator(seen: Conditions, node: ir.Node, rewriter: Rewriter) -> Found:
@@ -62,9 +64,12 @@ def _operator(seen: Conditions, node: ir.Node, rewriter: Rewriter) -> Found:
 
 
 def _row(rewriter: Rewriter, value: ir.Value, size: object) -> ir.Value | None:
-    """A constant row, or a computed one that has exactly this shape."""
+    """A constant row, or a computed one that has, or had before it got more axes, exactly this shape."""
     if rewriter.constant(value) is not None:
         return row_value(rewriter, value, size)
+    node = rewriter.producer(value, "Flatten", "Unsqueeze", "Reshape")
+    if node is not None and node.domain == "" and node.inputs[0] is not None and rewriter.shape(value) != (size,):
+        value = node.inputs[0]
     return value if rewriter.shape(value) == (size,) else None
 
 
@@ -100,74 +105,80 @@ def _deviation(rewriter: Rewriter, value: ir.Value) -> tuple[ir.Value, list[ir.N
     return sub.inputs[0], [sub, mean]
 
 
-def _decomposed(seen: Conditions, node: ir.Node, rewriter: Rewriter) -> Found:
+def _decomposed(seen: Conditions, node: ir.Node, rewriter: Rewriter, centred: bool) -> Found:
     """From the mean of squares to the normalised value, then weight and bias where they follow."""
     square = _squared(rewriter, node.inputs[0])
     if square is None:
         raise seen.refusal("it is no mean of squares")
+    d, square_node = square
+    deviation, variance = _deviation(rewriter, d), _variance(rewriter, node.outputs[0], d)
+    if centred != (deviation is not None or variance is not None):
+        raise seen.refusal("it is the other kind of norm")
     seen.depth = 1
     seen.holds(over_last_axis(rewriter, node), "the mean of squares is not taken over the last axis alone")
-    d, square_node = square
-    nodes = [node, square_node]
-    add = seen.found(_reader(rewriter, node.outputs[0], "Add"), "no epsilon is added to the mean of squares")
-    epsilon = seen.found(
-        _addend(rewriter, add, node.outputs[0]), "what is added to the mean of squares is no number", add
-    )
-    nodes.append(add)
-    root, power = seen.found(_root(rewriter, add.outputs[0]), "no square root follows the epsilon", add)
-    nodes += root
-    divide = seen.found(_division(rewriter, root[-1].outputs[0], power), "nothing is divided by the root", root[-1])
-    nodes.append(divide)
-    numerator = next(v for v in divide.inputs if v is not root[-1].outputs[0])
-    assert numerator is not None
-    deviation = _deviation(rewriter, d)
-    if deviation is None:
-        seen.holds(numerator is d, "what is divided is not what was squared", divide)
-        x, centred = d, False
-    else:
-        x, more = deviation
-        other = _deviation(rewriter, numerator)
-        same = numerator is d or (other is not None and other[0] is x)
-        seen.holds(same, "what is divided is not what was squared", divide)
-        nodes += more + (other[1] if other is not None else [])
-        centred = True
-    weight, bias, result, after = _affine(rewriter, divide.outputs[0], x, centred)
-    return Found(x, epsilon, centred, weight, bias, result, nodes + after)
+    nodes, spread = [node, square_node], node.outputs[0]
+    if variance is not None:
+        nodes += variance
+        spread = variance[0].outputs[0]
+    x = deviation[0] if deviation is not None else d
+    adds = [n for n in _readers(rewriter, spread, "Add") if _addend(rewriter, n, spread) is not None]
+    seen.holds(adds, "no epsilon is added to the mean of squares")
+    epsilon = _addend(rewriter, adds[0], spread)
+    assert epsilon is not None
+    numerators = []
+    for divided, way in _quotients(rewriter, adds[0].outputs[0]):
+        numerators.append(divided)
+        other = _deviation(rewriter, divided)
+        if (other[0] if other is not None else None) is x if centred else divided is x:
+            nodes += [adds[0], *way, *(other[1] if other is not None else [])]
+            nodes += deviation[1] if deviation is not None else []
+            weight, bias, result, after = _affine(rewriter, way[-1].outputs[0], x, centred)
+            return Found(x, epsilon, centred, weight, bias, result, nodes + after)
+    seen.holds(numerators, "nothing is divided by the root of the mean of squares", adds[0])
+    raise seen.refusal(f"what is divided, {numerators[0].name!r}, is not what was squared", adds[0])
 
 
-def _reader(rewriter: Rewriter, value: ir.Value, *op_types: str) -> ir.Node | None:
-    """The only reader of a value, when it is of one of these standard operators."""
-    node = rewriter.only_consumer(value)
-    return node if node is not None and node.domain == "" and node.op_type in op_types else None
+def _variance(rewriter: Rewriter, mean_of_squares: ir.Value, x: ir.Value) -> list[ir.Node] | None:
+    """The nodes of mean(x^2) - mean(x)^2, the difference first."""
+    for node in _readers(rewriter, mean_of_squares, "Sub"):
+        square = _squared(rewriter, node.inputs[1])
+        mean = rewriter.producer(square[0], "ReduceMean") if square is not None else None
+        if square is not None and mean is not None and mean.inputs[0] is x and over_last_axis(rewriter, mean):
+            return [node, square[1], mean]
+    return None
+
+
+def _readers(rewriter: Rewriter, value: ir.Value, *op_types: str) -> list[ir.Node]:
+    """The standard operators of these types that read a value."""
+    return [n for n in rewriter.consumers(value) if n.domain == "" and n.op_type in op_types]
 
 
 def _addend(rewriter: Rewriter, add: ir.Node, value: ir.Value) -> float | None:
-    other = add.inputs[1] if add.inputs[0] is value else add.inputs[0]
-    return rewriter.scalar(other)
+    """The number that is added to a value."""
+    return rewriter.scalar(add.inputs[1] if add.inputs[0] is value else add.inputs[0])
 
 
-def _root(rewriter: Rewriter, value: ir.Value) -> tuple[list[ir.Node], float] | None:
-    """The nodes of a square root and its power: 0.5, or -0.5 when the reciprocal is taken with it."""
-    node = _reader(rewriter, value, "Sqrt", "Pow")
-    if node is None:
-        return None
-    power = 0.5 if node.op_type == "Sqrt" else rewriter.scalar(node.inputs[1])
-    if power not in (0.5, -0.5):
-        return None
-    inverse = _reader(rewriter, node.outputs[0], "Reciprocal", "Div")
-    if inverse is None or power == -0.5:
-        return [node], power
-    if inverse.op_type == "Reciprocal" or rewriter.scalar(inverse.inputs[0]) == 1.0:
-        return [node, inverse], -0.5
-    return [node], power
+def _quotients(rewriter: Rewriter, value: ir.Value) -> Iterator[tuple[ir.Value, list[ir.Node]]]:
+    """(numerator, nodes) for everything that is divided by the root of a value, the division last."""
+    for root in _readers(rewriter, value, "Sqrt", "Pow"):
+        power = 0.5 if root.op_type == "Sqrt" else rewriter.scalar(root.inputs[1])
+        here = root.outputs[0]
+        if power == -0.5:
+            yield from _factors(rewriter, here, [root])
+        if power != 0.5:
+            continue
+        for node in _readers(rewriter, here, "Div", "Reciprocal"):
+            if node.op_type == "Reciprocal" or rewriter.scalar(node.inputs[0]) == 1.0:
+                yield from _factors(rewriter, node.outputs[0], [root, node])
+            elif node.inputs[1] is here and node.inputs[0] is not None:
+                yield node.inputs[0], [root, node]
 
 
-def _division(rewriter: Rewriter, root: ir.Value, power: float) -> ir.Node | None:
-    """The node that divides by the root, or multiplies with its reciprocal."""
-    node = _reader(rewriter, root, "Div" if power > 0 else "Mul")
-    if node is None or node.inputs[0] is node.inputs[1] or (power > 0 and node.inputs[1] is not root):
-        return None
-    return node
+def _factors(rewriter: Rewriter, value: ir.Value, nodes: list[ir.Node]) -> Iterator[tuple[ir.Value, list[ir.Node]]]:
+    for node in _readers(rewriter, value, "Mul"):
+        other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
+        if other is not None and other is not value:
+            yield other, [*nodes, node]
 
 
 def _affine(
@@ -179,12 +190,12 @@ def _affine(
     nodes: list[ir.Node] = []
     weight = bias = None
     for kind in ("Mul", "Add") if centred else ("Mul",):
-        node = _reader(rewriter, value, kind)
-        if node is None:
+        node = rewriter.only_consumer(value)
+        if node is None or node.domain != "" or node.op_type != kind:
             continue
         other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
-        row = None if other is None else row_value(rewriter, other, width)
-        if row is None or row.dtype != x.dtype:
+        row = None if other is None else _row(rewriter, other, width)
+        if row is None or row.dtype != x.dtype or rewriter.shape(node.outputs[0]) != shape:
             break
         weight, bias = (row, bias) if kind == "Mul" else (weight, row)
         value = node.outputs[0]
@@ -198,19 +209,12 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
     rewriter.replace(name, found.nodes, op, inputs, {"epsilon": found.epsilon}, [found.result])
 
 
-def _only(centred: bool, node: ir.Node, rewriter: Rewriter) -> Found:
-    found = check(node, rewriter)
-    if found.centred != centred:
-        raise Conditions(node).refusal("it is the other kind of norm")
-    return found
-
-
 LAYER = Rule(
     name="layer_norm",
     doc="LayerNormalization, and its parts (mean, difference, mean of squares, epsilon, root, division, weight, bias), "
     "become LayerNorm.",
     anchors=frozenset({"LayerNormalization", "ReduceMean"}),
-    check=lambda node, rewriter: _only(True, node, rewriter),
+    check=lambda node, rewriter: check(node, rewriter, centred=True),
     rewrite=rewrite,
     why="skip_layer_norm and embed_layer_norm look for it by name",
 )
@@ -219,7 +223,7 @@ RMS = Rule(
     name="rms_norm",
     doc="RMSNormalization, and its parts (mean of squares, epsilon, root, division, weight), become RMSNorm.",
     anchors=frozenset({"RMSNormalization", "ReduceMean"}),
-    check=lambda node, rewriter: _only(False, node, rewriter),
+    check=lambda node, rewriter: check(node, rewriter, centred=False),
     rewrite=rewrite,
     why="after layer_norm, whose mean of squares is one of differences",
 )

@@ -1,9 +1,11 @@
 """From the softmax back to the product of query and key, and on to the product with the value."""
 
+import math
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from .norms import over_last_axis as reduces_last_axis
 from .rewriter import Rewriter
 from .rule import Conditions
 from .views import MOVERS, scale_of
@@ -47,10 +49,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Weighted:
-    """product: the MatMul of probabilities and value, after `nodes` (a guard against NaN, casts, views)."""
+    """product: the MatMul of probabilities and value, after `nodes` (a guard against NaN, casts, views).
+    guards: masks whose rows of -inf alone the probabilities were set to zero for."""
 
     product: ir.Node
     nodes: tuple[ir.Node, ...]
+    guards: tuple[ir.Value, ...] = ()
 
 
 def over_last_axis(rewriter: Rewriter, node: ir.Node) -> bool:
@@ -62,7 +66,7 @@ def over_last_axis(rewriter: Rewriter, node: ir.Node) -> bool:
 
 def weighted_values(seen: Conditions, rewriter: Rewriter, softmax: ir.Node) -> Weighted:
     """The product of probabilities and value that reads a softmax; a refusal when something else does."""
-    value, nodes = softmax.outputs[0], list[ir.Node]()
+    value, nodes, guards = softmax.outputs[0], list[ir.Node](), list[ir.Value]()
     while len(nodes) < _LONGEST:
         readers = rewriter.consumers(value)
         guard = _nan_guard(rewriter, value, readers)
@@ -71,13 +75,19 @@ def weighted_values(seen: Conditions, rewriter: Rewriter, softmax: ir.Node) -> W
             value = guard[-1].outputs[0]
             continue
         node = rewriter.only_consumer(value)
+        row_guard = _row_guard(rewriter, value, node)
+        if row_guard is not None:
+            nodes += row_guard[0]
+            guards.append(row_guard[1])
+            value = row_guard[0][-1].outputs[0]
+            continue
         if node is None:
             names = ", ".join(n.op_type for n in readers if n.op_type != "MatMul") or "the caller"
             if any(n.op_type == "MatMul" and n.domain == "" for n in readers):
                 seen.depth = max(seen.depth, 1)
             raise seen.refusal(f"the probabilities are also read by {names}")
         if node.domain == "" and node.op_type == "MatMul" and node.inputs[0] is value:
-            return Weighted(node, tuple(nodes))
+            return Weighted(node, tuple(nodes), tuple(guards))
         if node.domain != "" or node.op_type not in MOVERS | {"Cast"} or node.inputs[0] is not value:
             raise seen.refusal(
                 f"the probabilities go into {node.op_type} {node.name!r}, not into a product with values"
@@ -96,6 +106,22 @@ def _nan_guard(rewriter: Rewriter, value: ir.Value, readers: list[ir.Node]) -> l
     condition, zero, other = choices[0].inputs
     same = condition is tests[0].outputs[0] and other is value and rewriter.scalar(zero) == 0.0
     return [tests[0], choices[0]] if same and rewriter.only_consumer(tests[0].outputs[0]) is choices[0] else None
+
+
+def _row_guard(rewriter: Rewriter, value: ir.Value, node: ir.Node | None) -> tuple[list[ir.Node], ir.Value] | None:
+    """([ReduceMax, Equal, Where], mask) of Where(max(mask) == -inf, 0, p)."""
+    if node is None or node.op_type != "Where" or node.domain != "" or node.inputs[2] is not value:
+        return None
+    equal = rewriter.producer(node.inputs[0], "Equal")
+    if equal is None or rewriter.scalar(node.inputs[1]) != 0.0:
+        return None
+    for i in (0, 1):
+        most = rewriter.producer(equal.inputs[1 - i], "ReduceMax")
+        if most is None or rewriter.scalar(equal.inputs[i]) != -math.inf or most.inputs[0] is None:
+            continue
+        if reduces_last_axis(rewriter, most):
+            return [most, equal, node], most.inputs[0]
+    return None
 
 
 def scores_of(seen: Conditions, rewriter: Rewriter, softmax: ir.Node) -> Scores:

@@ -14,7 +14,7 @@ _ENDLESS = 1 << 30
 _SAME_SHAPE = frozenset({"Reshape", "Expand", "Flatten"})
 _SINGLE = frozenset({"Concat", "Sum", "Max", "Min", "Mean"})
 _NEUTRAL = {"Mul": 1.0, "Div": 1.0, "Add": 0.0, "Sub": 0.0}
-_ANCHORS = _SAME_SHAPE | _SINGLE | {"Identity", "Dropout", "Cast", "CastLike", "Transpose", "Slice", *_NEUTRAL}
+_ANCHORS = _SAME_SHAPE | _SINGLE | {"Identity", "Dropout", "Cast", "CastLike", "Transpose", "Slice", "Where", *_NEUTRAL}
 
 
 def check(node: ir.Node, rewriter: Rewriter) -> tuple[ir.Value, str]:
@@ -53,6 +53,8 @@ def _instead(node: ir.Node, rewriter: Rewriter) -> tuple[ir.Value | None, str]:
         return x, "Slice of everything"
     if kind in _NEUTRAL:
         return _neutral(node, rewriter)
+    if kind == "Where":
+        return _decided(node, rewriter)
     return None, ""
 
 
@@ -89,6 +91,18 @@ def _neutral(node: ir.Node, rewriter: Rewriter) -> tuple[ir.Value | None, str]:
             shape = rewriter.shape(other)
             if shape is not None and shape == rewriter.shape(node.outputs[0]):
                 return other, f"{node.op_type} of {number:g}"
+    return None, ""
+
+
+def _decided(node: ir.Node, rewriter: Rewriter) -> tuple[ir.Value | None, str]:
+    """Where whose constant condition takes everything from one side."""
+    condition = rewriter.constant(node.inputs[0])
+    if condition is None or condition.numel() == 0:
+        return None, ""
+    for side, taken in ((1, bool(condition.all())), (2, not bool(condition.any()))):
+        value = node.inputs[side]
+        if taken and value is not None and rewriter.shape(value) == rewriter.shape(node.outputs[0]):
+            return value, "Where with a constant condition"
     return None, ""
 
 
@@ -145,7 +159,7 @@ def reshape_target(source: Shape | None, shape: Shape | None) -> torch.Tensor | 
 RULE = Rule(
     name="tidy",
     doc="Identity, Dropout at inference, casts, shapes, slices and transposes that change nothing, additions of 0 and "
-    "multiplications by 1 are taken out.",
+    "multiplications by 1 are taken out, and Where with a condition that is constant.",
     anchors=_ANCHORS,
     check=check,
     rewrite=rewrite,
