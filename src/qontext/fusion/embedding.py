@@ -14,6 +14,7 @@ from .rewriter import Rewriter
 from .rule import Conditions, Rule
 
 _MOST_ADDENDS = 6
+_PICKING = frozenset({"Expand", "Gather", "GatherElements", "Slice", "Reshape", "Unsqueeze", "Squeeze"})
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen.depth = 0
     seen.holds(is_lookup, "its input is no sum of embedding look-ups")
     seen.holds(rewriter.input(node, 1) is not None, "the layer norm has no weight")
-    seen.holds(rewriter.input(node, 2) is not None, "the layer norm has no bias")
     shape = rewriter.shape(total)
     seen.holds(shape is not None and len(shape) == 3, f"the sum has shape {text(shape)}, expected [B, S, E]")
     for add in adds:
@@ -116,6 +116,9 @@ def _lookup(seen: Conditions, rewriter: Rewriter, addend: ir.Value, total: ir.Va
 
 def _known_ids(rewriter: Rewriter, ids: ir.Value) -> tuple[int | None, int | None] | None:
     """(start, None) for ids start, start + 1, ... in every row, (None, row) for one id everywhere; None for others."""
+    everywhere = _one_value(rewriter, ids)
+    if everywhere is not None:
+        return None, everywhere
     leaves, nodes = sources(rewriter, ids)
     if leaves or not (nodes or rewriter.constant(ids) is not None):
         return None
@@ -131,6 +134,21 @@ def _known_ids(rewriter: Rewriter, ids: ir.Value) -> tuple[int | None, int | Non
         return None, value
     if all(bool((t == torch.arange(value, value + t.shape[-1])).all()) for t in tensors):
         return value, None
+    return None
+
+
+def _one_value(rewriter: Rewriter, ids: ir.Value) -> int | None:
+    """The one number that a constant holds out of which ids are picked, whatever is picked."""
+    value: ir.Value | None = ids
+    for _ in range(_MOST_ADDENDS):
+        constant = rewriter.constant(value)
+        if constant is not None:
+            first = constant.flatten()[:1]
+            return int(first) if first.numel() and bool((constant == first).all()) else None
+        node = rewriter.producer(value)
+        if node is None or node.domain != "" or node.op_type not in _PICKING:
+            return None
+        value = node.inputs[0]
     return None
 
 
@@ -219,7 +237,12 @@ def _called(lookup: Lookup, *words: str) -> bool:
 
 def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
     position, kind = found.position, found.kind
-    inputs: list[ir.Value | None] = [found.word.ids, found.word.table, None, None, None, None, *node.inputs[1:3]]
+    weight, bias = node.inputs[1], rewriter.input(node, 2)
+    assert weight is not None
+    if bias is None:
+        table = found.word.table
+        bias = rewriter.derived("no bias", [weight, table], f"{weight.name}.no_bias", lambda: _zeros(rewriter, table))
+    inputs: list[ir.Value | None] = [found.word.ids, found.word.table, None, None, None, None, weight, bias]
     attributes = {"epsilon": rewriter.attributes(node)["epsilon"]}
     if position is not None:
         inputs[2:4] = [position.ids, position.table]
@@ -246,6 +269,13 @@ def _first_reader(rewriter: Rewriter, node: ir.Node, found: Found) -> ir.Node:
     """Where the fused node can stand: before everybody who reads the sum."""
     producer = rewriter.producer(found.total)
     return producer if found.sum_is_read and producer is not None else node
+
+
+def _zeros(rewriter: Rewriter, table: ir.Value) -> torch.Tensor:
+    """The bias [E] of a norm that has none."""
+    tensor = rewriter.constant(table)
+    assert tensor is not None
+    return tensor.new_zeros(tensor.shape[-1])
 
 
 def _row(rewriter: Rewriter, kind: Lookup) -> torch.Tensor:

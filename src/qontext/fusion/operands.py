@@ -103,7 +103,7 @@ def resolve(
             continue
         if not (q.regular and k.regular and v.regular):
             continue
-        for layout in ("B S (N D)", "S B (N D)"):
+        for layout in ("B S (N D)", "S B (N D)", *(["B N S D"] if rank == 4 and kv_heads != heads else [])):
             steps = [_find(view, _axes(layout, s)) for view, s in zip((query, key, value), splits, strict=True)]
             if any(s is None for s in steps):
                 continue

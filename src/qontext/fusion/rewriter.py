@@ -7,7 +7,7 @@ import onnx_ir as ir
 import torch
 
 from ..dtypes import from_onnx
-from ..errors import NoFusion, QontextError
+from ..errors import NoFusion, QontextError, UnsupportedOperatorError
 from ..graph.attributes import attributes_of, values_of
 from ..graph.dims import Shape, text
 from ..graph.ledger import Ledger, common_origin, set_origin
@@ -123,7 +123,12 @@ class Rewriter:
         outputs: int = 1,
         origin: Sequence[ir.Node] = (),
     ) -> ir.Node:
-        """Adds a node before another one: an operator of ours, or a standard one by name."""
+        """Adds a node before another one: an operator of ours, or a standard one by name.
+
+        Raises:
+            NoFusion: the operator cannot take these inputs; nothing was added.
+            UnsupportedOperatorError: inference knows no such operator.
+        """
         given = dict(attributes or {})
         inputs = list(inputs)
         while inputs and inputs[-1] is None:
@@ -145,6 +150,9 @@ class Rewriter:
         self.graph.insert_before(before, node)
         try:
             self.inference.infer(node)
+        except UnsupportedOperatorError:  # a rule whose operator is missing must not pass for one that found nothing
+            self.graph.remove(node, safe=False)
+            raise
         except QontextError as error:
             self.graph.remove(node, safe=False)
             raise NoFusion(f"{node.op_type} cannot take it: {error.message}", depth=1) from error
