@@ -175,7 +175,7 @@ def build(
     Args:
         model: what `import_model` returned, or anything that `import_model` takes.
         precision: "fp32", "bf16" or "fp16".
-        device: "cpu" or "cuda".
+        device: "cpu".
         max_tokens: largest batch x length of one run.
         max_length: longest sequence; the model's own limit when left out.
         packing: remove padding where the model allows it.

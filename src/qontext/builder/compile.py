@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
-import torch
 
 from ..errors import ArgumentError, DeviceError, all_problems
 from ..fusion.catalogue import RULES, fuse
@@ -31,7 +30,7 @@ class Settings:
     """How to build.
 
     precision:   "fp32", "bf16" or "fp16": the type of weights and activations between inputs and outputs
-    device:      "cpu" or "cuda"
+    device:      "cpu"; "cuda" is reserved
     max_tokens:  largest batch x length of one run (memory is laid out for any size up to it)
     max_length:  longest sequence; None takes the model's own limit
     packing:     remove padding where the model allows it
@@ -95,11 +94,13 @@ def check_settings(settings: Settings) -> None:
     if settings.max_length is not None and settings.max_length < 1:
         problems.append(f"max_length is {settings.max_length}, it must be at least 1")
     if settings.device not in ("cpu", "cuda"):
-        problems.append(f"device is {settings.device!r}, allowed: cpu, cuda")
+        problems.append(f"device is {settings.device!r}, allowed: cpu")
     if problems:
         raise ArgumentError(all_problems("build", problems))
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device 'cuda' was asked for, but torch finds no NVIDIA GPU here; use device='cpu'")
+    if settings.device == "cuda":
+        raise DeviceError(
+            "device 'cuda' was asked for, but this version has kernels for the CPU only; use device='cpu'"
+        )
 
 
 def check_rules(rules: Sequence[Rule]) -> None:

@@ -31,7 +31,7 @@ def examine() -> dict[str, Any]:
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
     if not gpus:
-        notes.append("no NVIDIA GPU: device='cuda' is not available, everything else is")
+        notes.append("no NVIDIA GPU here (this version computes on the CPU only)")
     return {
         "qontext": __version__,
         **facts,

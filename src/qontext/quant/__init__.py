@@ -1,1 +1,1 @@
-
+"""Quantisation: the modes. Schemes, calibration and kernels build on them."""
