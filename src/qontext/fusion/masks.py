@@ -23,7 +23,6 @@ from .rule import Conditions, Rule
 _WEAKEST = -1e3  # a fill above this is a bias: what it masks keeps a share of the softmax
 _SWALLOWED = 60.0  # scores closer together than this are lost when a fill with such a rounding step is added to them
 _BOOL = int(ir.DataType.BOOL)
-_MOST_ROOTS = 8
 _SHIFTS = frozenset({"past_key", "key_lengths", "lengths"})  # with them "causal" counts from another place
 
 
@@ -84,8 +83,8 @@ def _understand(rewriter: Rewriter, mask: ir.Value, axes: Sequence[int]) -> Fact
         patterns = [_four_axes(Trial(rewriter, s, {}).run(mask), axes) for s in sizes]
         causal, fill = _agree([_classify(pattern, [pattern], [None]) for pattern in patterns])
         return Fact(None, causal=causal, fill=fill, nodes=tuple(nodes))
-    reason = f"it depends on {len(leaves)} values: {', '.join(repr(v.name) for v in leaves[:3])}"
-    for root in _roots(leaves, nodes):
+    reasons = [] if len(leaves) == 1 else [f"it depends on {', '.join(repr(v.name) for v in leaves[:3])} together"]
+    for root in _roots(rewriter, leaves, nodes):
         places = _PLACES.get(rewriter.rank(root) or 0, {})
         try:
             probes = [_probe(rewriter, root, s) for s in sizes]
@@ -93,25 +92,25 @@ def _understand(rewriter: Rewriter, mask: ir.Value, axes: Sequence[int]) -> Fact
             for probe, tensors in zip(probes, results, strict=True):
                 probe.check_other_numbers(root, tensors)
         except NoFusion as no:
-            reason = no.reason if len(leaves) == 1 else reason
+            reasons.append(no.reason)
             continue
         for place, inverted in ((p, i) for p in places for i in (False, True)):
             try:
                 found = [p.classify(r, places[place], inverted) for p, r in zip(probes, results, strict=True)]
                 causal, fill = _agree(found)
             except NoFusion as no:
-                reason = no.reason if len(leaves) == 1 else reason
+                reasons.append(no.reason)
                 continue
             return Fact(root, place, inverted, causal, fill, tuple(nodes))
-    raise NoFusion(f"the mask {mask.name!r} is no mask kind: {reason}")
+    raise NoFusion(f"the mask {mask.name!r} is no mask kind: {reasons[0]}")
 
 
-def _roots(leaves: list[ir.Value], nodes: list[ir.Node]) -> Iterator[ir.Value]:
-    """Values that the mask may be a function of: its one source, else booleans on the way, those nearest to it last."""
+def _roots(rewriter: Rewriter, leaves: list[ir.Value], nodes: list[ir.Node]) -> Iterator[ir.Value]:
+    """Values that the mask may be a function of: its one source, then booleans made from its sources."""
     if len(leaves) == 1:
         yield leaves[0]
-    booleans = [v for n in nodes for v in n.outputs if v.dtype == ir.DataType.BOOL]
-    yield from list(reversed(booleans))[:_MOST_ROOTS]
+    booleans = [v for n in nodes for v in n.outputs if v.dtype == ir.DataType.BOOL and rewriter.rank(v) in _PLACES]
+    yield from (v for v in reversed(booleans) if sources(rewriter, v)[0])
 
 
 def _four_axes(tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:

@@ -102,8 +102,8 @@ def apply_rule(rule: Rule, rewriter: Rewriter, log: Callable[[str], None] | None
 
 
 def sentence(record: Fusion) -> str:
-    """A record as a line of the build log: "gelu: 9 operators (4 Mul, ...) -> Gelu (tanh)  at encoder.layer.0"."""
-    note = f" ({record.note})" if record.note else ""
+    """A record as a line of the build log: "gelu: 9 operators (4 Mul, ...) -> Gelu(tanh)  at encoder.layer.0"."""
+    note = f"({record.note})" if record.note else ""
     return f"{record.rule}: {swallowed(record.before)} -> {record.after}{note}  at {record.origin}"
 
 
