@@ -5,9 +5,8 @@ the machine, the versions, the threads and the call, so that equal layers are ti
 work at the next build.
 """
 
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,7 +73,7 @@ class Tuner:
             if inputs is None:
                 return rivals[0], ()
             try:
-                measured = sorted(((k.name, self._time(k, op, call, inputs)) for k in rivals), key=lambda m: m[1])
+                measured = self._race(rivals, call, inputs)
             except InputError:
                 return rivals[0], ()  # the made-up sizes are beyond a limit of the call (a short table of positions)
             self.timed += 1
@@ -82,27 +81,38 @@ class Tuner:
         timings = tuple((str(name), float(us)) for name, us in mine[key])
         return by_name[timings[0][0]], timings
 
-    def _time(self, kernel: Kernel, op: Op, call: Call, inputs: Sequence[torch.Tensor | None]) -> float:
-        """Median microseconds of a bound kernel."""
-        try:
-            run = kernel.bind(call)
-            out = None
-            if kernel.writes_out:
-                first = next(t for t in inputs if t is not None)
-                filled = _filled(call)
-                out = [
-                    None if o is None else torch.empty(s, dtype=o.type.torch, device=first.device) for o, s in filled
-                ]
-            run(inputs, out)
-            run(inputs, out)
-            times = []
-            for _ in range(self.repeats):
+    def _race(
+        self, rivals: Sequence[Kernel], call: Call, inputs: Sequence[torch.Tensor | None]
+    ) -> list[tuple[str, float]]:
+        """Least microseconds of every rival, fastest first.
+
+        The rivals take turns, so that a busy moment of the machine hits all alike, and the least time of each counts,
+        since everything that disturbs a measurement adds to it.
+        """
+        runs = [(k.name, _bound(k, call, inputs)) for k in rivals]
+        for _, run in runs:
+            run()
+            run()
+        least = {name: float("inf") for name, _ in runs}
+        for _ in range(self.repeats):
+            for name, run in runs:
                 start = time.perf_counter()
-                run(inputs, out)
-                times.append(time.perf_counter() - start)
-            return statistics.median(times) * 1e6
-        except QontextError as error:
-            raise type(error)(f"while timing kernel {kernel.name!r}: {error.message}") from error
+                run()
+                least[name] = min(least[name], time.perf_counter() - start)
+        return sorted(((name, seconds * 1e6) for name, seconds in least.items()), key=lambda m: m[1])
+
+
+def _bound(kernel: Kernel, call: Call, inputs: Sequence[torch.Tensor | None]) -> Callable[[], object]:
+    """A kernel ready to run on sample inputs. Raises what binding raises, naming the kernel."""
+    try:
+        run = kernel.bind(call)
+    except QontextError as error:
+        raise type(error)(f"while timing kernel {kernel.name!r}: {error.message}") from error
+    out = None
+    if kernel.writes_out:
+        place = next(t for t in inputs if t is not None).device
+        out = [None if o is None else torch.empty(s, dtype=o.type.torch, device=place) for o, s in _filled(call)]
+    return lambda: run(inputs, out)
 
 
 def _number(dim: object, sizes: dict[str, int]) -> int:
