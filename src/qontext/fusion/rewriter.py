@@ -151,10 +151,10 @@ class Rewriter:
         try:
             self.inference.infer(node)
         except UnsupportedOperatorError:  # a rule whose operator is missing must not pass for one that found nothing
-            self.graph.remove(node, safe=False)
+            self.graph.remove(node, safe=True)
             raise
         except QontextError as error:
-            self.graph.remove(node, safe=False)
+            self.graph.remove(node, safe=True)
             raise NoFusion(f"{node.op_type} cannot take it: {error.message}", depth=1) from error
         return node
 
@@ -215,7 +215,7 @@ class Rewriter:
         types = value.dtype is not None and new.dtype is not None and value.dtype != new.dtype
         shapes = old_shape is not None and new_shape is not None and old_shape != new_shape
         if types or (shapes and None not in (*old_shape, *new_shape)):  # type: ignore[misc]
-            self.graph.remove(node, safe=False)
+            self.graph.remove(node, safe=True)
             before, after = (f"{v.dtype}{text(s)}" for v, s in ((value, old_shape), (new, new_shape)))
             raise NoFusion(f"the result {value.name!r} is {before}, fused it would be {after}", depth=1)
 
