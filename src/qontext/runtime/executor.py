@@ -1,13 +1,13 @@
 """Running a program: one loop over its steps, for encoders and decoders alike."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ..builder.plan import Program, Step
-from ..errors import QontextError
+from ..errors import InputError, QontextError
 from ..graph.dims import Dim
 
 _REMEMBERED = 64  # sizes a step remembers views for
@@ -66,6 +66,8 @@ class Executor:
                     result = step.run(given, out)
                 except QontextError as error:
                     raise type(error)(f"{step.name} ({step.kernel}): {error.message}") from error
+                except (RuntimeError, IndexError, ValueError, TypeError) as error:
+                    raise _unfit(step, given, error) from error
                 if isinstance(result, torch.Tensor):
                     table[step.outputs[0]] = result
                     results: tuple[torch.Tensor | None, ...] = (result,)
@@ -119,6 +121,14 @@ class Executor:
             self._arenas[size_class] = arena
             self._generation += 1
         return arena
+
+
+def _unfit(step: Step, given: Sequence[torch.Tensor | None], error: Exception) -> InputError:
+    """The error for a step that fails on what the inputs of the run led to: an index beyond a table, odd shapes."""
+    shapes = ", ".join("none" if t is None else str(list(t.shape)) for t in given)
+    return InputError(
+        f"{step.name} ({step.kernel}) cannot compute what these inputs lead to, of shapes {shapes}: {error}"
+    )
 
 
 class _Target:
