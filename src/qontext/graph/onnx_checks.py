@@ -19,6 +19,11 @@ from .onnx_walk import MAX_DEPTH, Found, Scope, node_label, scopes, tensors
 
 MIN_OPSET, MAX_OPSET = 11, 28
 MAX_NODES = 1_000_000
+_HELD: dict[int, str] = {
+    onnx.AttributeProto.TENSOR: "t",
+    onnx.AttributeProto.GRAPH: "g",
+    onnx.AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+}
 
 
 def check_structure(model: onnx.ModelProto, name: str) -> list[Found]:
@@ -90,6 +95,14 @@ def _bounded(model: onnx.ModelProto, name: str) -> list[Scope]:
         if count > MAX_NODES:
             raise ModelFormatError(f"{name} has more than {MAX_NODES} nodes")
         found.append(scope)
+    hollow = [
+        f"attribute {a.name!r} of {node_label(node, i)} in {scope.where}"
+        for scope in found
+        for i, node in enumerate(scope.nodes)
+        for a in node.attribute
+        if not a.ref_attr_name and a.type in _HELD and not a.HasField(_HELD[a.type])
+    ]
+    _raise(ModelFormatError, f"{name} has attributes without their content", hollow)
     broken = [text for scope in found for text in _texts(scope) if not isinstance(text, str)]
     if broken:
         raise ModelFormatError(all_problems(f"{name} holds names that are no UTF-8 text", map(repr, broken)))

@@ -205,10 +205,12 @@ def _operands(
             raise site.refusal(
                 f"{name} has shape {text(site.shape(operand, name))}; allowed is [B, length, {heads} * head size]"
             )
+    width = site.width(query, "query")
+    if heads < 1 or width % heads:
+        raise site.refusal(f"attribute 'num_heads' is {heads}; allowed is a divisor of {width}, the width of the query")
     if bias is None:
         return query, key, value
     held = site.weight(bias, "bias")
-    width = site.width(query, "query")
     parts = held.split([width, width, held.numel() - 2 * width])
     if int(held.count_nonzero()) == 0:
         return query, key, value

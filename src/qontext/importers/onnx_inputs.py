@@ -19,6 +19,7 @@ from ..ops.infer import Inference
 _IDS = re.compile(r"ids?(\b|_|\d|$)|mask|segment|token|position|input", re.IGNORECASE)
 _TYPES = re.compile(r"token_?type|segment", re.IGNORECASE)
 _WORDS = re.compile(r"^(input_?ids?|ids|tokens?|token_ids?|input)(\b|_\d+|$)", re.IGNORECASE)
+_MAX_SIZE = (1 << 31) - 1
 # Sizes that later passes name themselves.
 _RESERVED = re.compile(r"^(T|Tkv|Skv|three|u\d+)$")
 
@@ -29,8 +30,8 @@ def check_types(graph: ir.Graph) -> None:
     for value in graph.inputs:
         if value.dtype is None or value.shape is None:
             problems.append(f"input {value.name!r} has no {'data type' if value.dtype is None else 'shape'}")
-        elif any(isinstance(d, int) and d < 0 for d in value.shape):
-            problems.append(f"input {value.name!r} has shape {value.shape}")
+        elif any(isinstance(d, int) and not 0 <= d <= _MAX_SIZE for d in value.shape):
+            problems.append(f"input {value.name!r} has shape {value.shape}, allowed are sizes up to {_MAX_SIZE}")
     for value in (*graph.inputs, *graph.initializers.values()):
         kind = value.const_value.dtype if value.const_value is not None else value.dtype
         if kind is None:
@@ -64,7 +65,7 @@ def name_sizes(graph: ir.Graph) -> None:
             elif _id_like(value) or (text is None and usual[axis]):
                 dims.append(Dim((usual[axis] or "",)))
             else:
-                dims.append(_renamed(text if text is not None else f"{value.name}_{axis}", names))
+                dims.append(Dim((_free(text if text is not None else f"{value.name}_{axis}", names),)))
         open_axes[value] = dims
     for value, dims in open_axes.items():
         value.shape = to_onnx(dims)
@@ -92,15 +93,8 @@ def _usual(value: ir.Value) -> list[str | None]:
     return ["B", "S", *[None] * (rank - 2)][:rank]
 
 
-def _renamed(text: str, names: dict[str, str]) -> Dim:
-    """The dimension for a name in the file; an expression becomes one new name, the same for the same text."""
-    known = parse_dim(text)
-    if isinstance(known, Dim) and len(known.symbols) == 1:
-        return Dim((_free(known.symbols[0], names),), known.coefficient, known.offset)
-    return Dim((_free(text, names),))
-
-
 def _free(text: str, names: dict[str, str]) -> str:
+    """The size that the file calls `text`; an expression ("past + 1") is a size of its own."""
     if text not in names:
         clean = re.sub(r"\W+", "_", text, flags=re.ASCII)[:40].strip("_") or "d"
         clean = f"d_{clean}" if clean[0].isdigit() else clean

@@ -17,19 +17,14 @@ from ..graph.verify import verify
 from ..ops.declare import Op
 from ..ops.infer import Inference
 from ..ops.operators import operators
-from ..ops.standard.catalogue import lookup as standard_lookup
 from . import contrib
 from .onnx_growth import check_growth
 from .onnx_inputs import attention_mask_of, check_types, longest_of, name_sizes, rules_of
 from .onnx_names import name_nodes, set_origins
+from .onnx_nodes import check_nodes, check_operands, operator_problem
 from .onnx_task import check_task, task_of
 
 Declared = tuple[ir.DataType | None, Shape | None]
-
-# ONNX Runtime writes these into the standard domain of graphs older than the operators.
-_BACKPORTED = ("LayerNormalization",)
-# Newer than opset 11 in the catalogue for a detail that inference does not see: the ratio as an attribute.
-_SAME_BEFORE = ("Dropout",)
 
 _CONSTANTS = {
     "value_float": ir.DataType.FLOAT,
@@ -69,12 +64,12 @@ def adopt_graph(model: ir.Model, name: str, source: str, task: str | None = None
     _lift_constants(graph)
     graph.name = graph.name or name
     check_types(graph)
-    _check_operators(graph, ops)
+    check_nodes(graph, ops)
     name_sizes(graph)
     ledger = Ledger()
     ledger.adopt(graph)
     inference = _infer(graph, ops, ledger)
-    verify(graph, lambda node: _problem_of(node, ops, _opset(graph)) is None)
+    verify(graph, lambda node: operator_problem(node, ops, _opset(graph)) is None)
     attention_mask = attention_mask_of(graph)
     rules = rules_of(graph, attention_mask)
     longest = longest_of(graph, inference)
@@ -130,40 +125,6 @@ def _opset(graph: ir.Graph) -> int:
     return graph.opset_imports.get("", 0)
 
 
-def _problem_of(node: ir.Node, ops: Mapping[str, Op], opset: int) -> str | None:
-    """Why the operator of a node cannot be run, None when it can."""
-    if node.op_type in ops and ops[node.op_type].domain == node.domain:
-        return None
-    if contrib.family_of(node) is not None:
-        return None
-    if node.domain != "":
-        return "of a domain that qontext does not know"
-    known = standard_lookup(node.op_type)
-    if known is None:
-        return "an operator that qontext does not have"
-    if known.since > opset and node.op_type not in _BACKPORTED + _SAME_BEFORE:
-        return f"there only from opset {known.since} on, the model imports {opset}"
-    return None
-
-
-def _check_operators(graph: ir.Graph, ops: Mapping[str, Op]) -> None:
-    """Raises UnsupportedOperatorError that lists every operator of no use, with the nodes that use it."""
-    users: dict[str, list[str]] = {}
-    for node in graph:
-        problem = _problem_of(node, ops, _opset(graph))
-        if problem is not None:
-            users.setdefault(f"{node.domain or 'ai.onnx'}::{node.op_type} is {problem}", []).append(repr(node.name))
-    if users:
-        problems = [
-            f"{what}: {len(nodes)} node{'s' if len(nodes) > 1 else ''}, {', '.join(nodes[:5])}"
-            + (", ..." if len(nodes) > 5 else "")
-            for what, nodes in users.items()
-        ]
-        raise UnsupportedOperatorError(
-            all_problems("the model uses operators that cannot be run (bring your own as plugins=[...])", problems)
-        )
-
-
 def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> Inference:
     """Converts foreign nodes and infers all of them, in order, then compares with what the file declares."""
     declared = {v: (v.dtype, from_onnx(v.shape)) for node in graph for v in node.outputs}
@@ -177,7 +138,9 @@ def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> Inference:
         if family is not None:
             contrib.convert(node, family, graph, inference, ledger)
             continue
-        check_growth(node, inference)
+        if node.domain == "":
+            check_operands(node)
+            check_growth(node, inference)
         try:
             inference.infer(node)
         except QontextError as error:
