@@ -29,7 +29,7 @@ def fill_mask(
         blocks = []
         for source, rows in zip(given, found, strict=True):
             head = [source] if len(given) > 1 else []
-            blocks.append("\n".join(head + [f"{r['probability']:8.4f}  {r['token']:<16} {r['text']}" for r in rows]))
+            blocks.append("\n".join(head + [f"{r['probability']:9.4%}  {r['token']:<16} {r['text']}" for r in rows]))
         return "\n\n".join(blocks)
 
     show(data, json, text)
