@@ -1,8 +1,12 @@
 """A tiny BERT with a tokenizer, as a Hugging Face folder: the examples run on it as they would on a real one."""
 
+import io
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -53,19 +57,58 @@ def _folder(folder: Path, kind: type) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Done:
+    """A script that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture(scope="session")
 def run_example():
-    """Runs a script of the examples as a user would; returns the finished process."""
+    """Runs a script of the examples as the main program, in this process: folder, script, arguments."""
 
-    def run(folder: str, script: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-        return subprocess.run(
+    def run(folder: str, script: str, *arguments: object) -> Done:
+        place = ROOT / "examples" / folder
+        siblings = {path.stem for path in place.glob("*.py")}
+        # Folders have files of the same names, as their originals have: each run sees only its own.
+        hidden = {name: sys.modules.pop(name) for name in siblings if name in sys.modules}
+        argv, sys.argv = sys.argv, [script, *map(str, arguments)]
+        sys.path.insert(0, str(place))
+        out, err = io.StringIO(), io.StringIO()
+        status = 0
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                runpy.run_path(str(place / script), run_name="__main__")
+        except SystemExit as end:
+            status = int(end.code or 0)
+        finally:
+            sys.argv = argv
+            sys.path.remove(str(place))
+            for name in siblings:
+                sys.modules.pop(name, None)
+            sys.modules.update(hidden)
+        return Done(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """Runs a script of the examples with a Python of its own."""
+
+    def run(folder: str, script: str, *arguments: object) -> Done:
+        done = subprocess.run(
             [sys.executable, script, *map(str, arguments)],
-            cwd=cwd or ROOT / "examples" / folder,
+            cwd=ROOT / "examples" / folder,
             env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
+        return Done(done.returncode, done.stdout, done.stderr)
 
     return run

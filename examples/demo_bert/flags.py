@@ -1,0 +1,102 @@
+"""The flags of demo/BERT's builders, and what qontext does about each: acts, says why it has no effect, or refuses."""
+
+import argparse
+from collections.abc import Iterator
+
+from qontext.errors import ArgumentError, all_problems
+
+INT8 = "INT8 comes with quantisation, which this version does not have; build without it, or with -f or --bf16"
+# Flags with nothing left to do, each with the reason that is printed.
+NOTES = {
+    "strict": "-t: an engine always computes in the precision it was told",
+    "workspace_size": "-w: memory is laid out once, as much as the plan needs; there is no workspace to limit",
+    "force_fc2_gemm": "-g: kernels of every linear layer are timed against each other; there is nothing to force",
+    "use_v3_plugins": "--use-v3-plugins: qontext has one set of operators",
+    "use_deprecated_plugins": "--use-deprecated-plugins: qontext has one set of operators",
+}
+# Flags that ask for what is not there, each with the reason of the error.
+REFUSALS = {
+    "ckpt": "-m: TensorFlow checkpoints are not read; convert to safetensors (transformers: from_pretrained(folder, "
+    "from_tf=True), then save_pretrained) and give the folder as -c",
+    "pickle": "-pkl: pickles can run code and are never opened; save the weights as safetensors and give them as -pt",
+    "int8": f"-i: {INT8}",
+    "force_int8_skipln": f"-iln: {INT8}",
+    "force_int8_multihead": f"-imh: {INT8}",
+    "interleaved": f"-il: {INT8}",
+    "megatron": f"--megatron: its layers are INT8 only; {INT8}",
+    "squad_json": f"-j: texts to calibrate with; {INT8}",
+    "calib_num": f"-n: a number of texts to calibrate with; {INT8}",
+    "calib_path": f"-p: a calibration cache; {INT8}",
+    "sparse": "-sp: 2:4 sparse weights need kernels for them, and there are none yet; build without -sp",
+    "distributive_independence": "--distributive_independence: a row computed in another batch may differ in its last "
+    "bits, so this cannot be promised",
+}
+
+
+def parser(packed: bool) -> argparse.ArgumentParser:
+    """The command line of builder.py, or with `packed` of builder_varseqlen.py."""
+    result = argparse.ArgumentParser(
+        description=f"Builds a BERT engine {'without padding' if packed else 'on padded batches'} (flags of demo/BERT)"
+    )
+    add = result.add_argument
+    source = result.add_mutually_exclusive_group()
+    source.add_argument("-x", "--onnx", help="ONNX model; -c is then only looked at for a tokenizer")
+    source.add_argument(
+        "-pt",
+        "--pytorch",
+        help="state dict as .safetensors, or a folder with model.safetensors. Pickles (.bin, .pt, .pth, .ckpt) can run "
+        "code and are never opened",
+    )
+    source.add_argument("-m", "--ckpt", help="refused: TensorFlow checkpoint")
+    whole = "folder with config.json and a tokenizer, and without -x and -pt model.safetensors; or demo-bert"
+    add("-c", "--config-dir", help=whole)
+    add("-o", "--output", default="bert.qx", help="engine file to write (%(default)s)")
+    if packed:
+        add("-b", "--max-batch-size", dest="batch_size", type=int, default=1, help="largest batch (%(default)s)")
+        add("-s", "--max-sequence-length", dest="sequence_length", type=int, default=128, help="longest sequence")
+        source.add_argument("-pkl", "--pickle", help="refused: Megatron pickle")
+        add("-il", "--interleaved", action="store_true", help="refused: INT8 layout")
+        add("--megatron", action="store_true", help="refused: INT8 with interleaved layers")
+    else:
+        limit = "repeatable; any up to the largest runs"
+        add("-b", "--batch-size", action="append", type=int, help=f"batch, {limit} (1)")
+        add("-s", "--sequence-length", action="append", type=int, help=f"length, {limit} (128)")
+    precision = result.add_mutually_exclusive_group()
+    precision.add_argument(
+        "-f", "--fp16", action="store_true", help="float16. On a CPU this is slow: --bf16 is the fast one there"
+    )
+    precision.add_argument("--bf16", action="store_true", help="bfloat16, fast on CPUs with AMX or AVX-512-BF16")
+    add("-i", "--int8", action="store_true", help="refused: no quantisation in this version")
+    add("-t", "--strict", action="store_true", help="no effect: precision is always kept")
+    add("-w", "--workspace-size", type=int, help="no effect: memory is planned")
+    add("-j", "--squad-json", help="refused without INT8: texts for calibration")
+    add("-v", "--vocab-file", help="vocab.txt, for a model without tokenizer")
+    add("-n", "--calib-num", type=int, help="refused without INT8: number of texts")
+    add("-p", "--calib-path", help="refused without INT8: calibration cache")
+    add("-g", "--force-fc2-gemm", action="store_true", help="no effect: kernels are timed")
+    add("-iln", "--force-int8-skipln", action="store_true", help="refused: INT8")
+    add("-imh", "--force-int8-multihead", action="store_true", help="refused: INT8")
+    add("-sp", "--sparse", action="store_true", help="refused: no kernels for 2:4 sparse weights")
+    add("-tcf", "--timing-cache-file", help="kernel timings (JSON): read when it is there, written after the build")
+    add("--distributive_independence", action="store_true", help="refused: cannot be promised")
+    plugins = result.add_mutually_exclusive_group()
+    plugins.add_argument("--use-v3-plugins", action="store_true", help="no effect")
+    plugins.add_argument("--use-deprecated-plugins", action="store_true", help="no effect")
+    add("--verbose", action="store_true", help="print every fusion")
+    return result
+
+
+def check(options: argparse.Namespace) -> Iterator[str]:
+    """Yields a sentence for each given flag without effect. Raises ArgumentError naming every flag that is refused."""
+    given = {name for name, value in vars(options).items() if value not in (None, False)}
+    problems = [reason for name, reason in REFUSALS.items() if name in given]
+    if options.onnx is None and options.pytorch is None and options.config_dir is None and not problems:
+        problems.append("no model: give -x model.onnx, -pt model.safetensors with -c, or -c with a whole folder")
+    if problems:
+        raise ArgumentError(all_problems("demo_bert", problems))
+    yield from (reason for name, reason in NOTES.items() if name in given)
+
+
+def precision_of(options: argparse.Namespace) -> str:
+    """The precision that -f and --bf16 ask for."""
+    return "fp16" if options.fp16 else "bf16" if options.bf16 else "fp32"
