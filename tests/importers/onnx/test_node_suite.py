@@ -1,0 +1,121 @@
+"""The ONNX backend node tests of the operators that encoders are made of, through the public interface.
+
+Each case is imported, built and run; the expanded twins are the same cases with the operator's own function body in its
+place, so they test the fusions too. What fails stands with its reason in `expected_failures.txt`, which only shrinks.
+"""
+
+import functools
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import qontext as qx
+from qontext.importers.onnx_model import import_onnx
+
+OPERATORS = ("attention", "layer_normalization", "rms_normalization", "gelu", "rotary_embedding", "softmax", "swish")
+
+
+class Case(NamedTuple):
+    """One node test: a model, its inputs by name, and the outputs that are right."""
+
+    model: onnx.ModelProto
+    inputs: dict[str, np.ndarray]
+    outputs: list[np.ndarray]
+    rtol: float
+    atol: float
+
+
+def _operator(name: str) -> str | None:
+    """The operator whose test this is: its op_type in the names of tests, and nothing else's."""
+    body = name.removeprefix("test_")
+    return next((op for op in OPERATORS if body == op or body.startswith(f"{op}_")), None)
+
+
+@functools.cache
+def cases() -> dict[str, Case]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from onnx.backend.test.case.node import collect_testcases
+
+        before = np.random.get_state()
+        np.random.seed(0)
+        found = collect_testcases(None)
+        np.random.set_state(before)
+    chosen = {}
+    for case in found:
+        if _operator(case.name) is None:
+            continue
+        for given, right in case.data_sets:
+            inputs = {v.name: a for v, a in zip(case.model.graph.input, given, strict=True)}
+            chosen[case.name] = Case(case.model, inputs, list(right), case.rtol, case.atol)
+    return chosen
+
+
+def expected_failures() -> dict[str, str]:
+    """Name and reason of each case that cannot pass."""
+    lines = Path(__file__).with_name("expected_failures.txt").read_text().splitlines()
+    entries = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    return dict(entries)
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """A torch tensor of the same values; numpy's bfloat16 comes from another package."""
+    array = np.asarray(array)
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def run(case: Case) -> None:
+    engine = qx.build(import_onnx(case.model), tune=False)
+    results = engine.run({name: as_tensor(array) for name, array in case.inputs.items()})
+    assert list(results) == [v.name for v in case.model.graph.output]
+    for found, right in zip(results.values(), case.outputs, strict=True):
+        wanted = as_tensor(right)
+        assert found.dtype == wanted.dtype
+        assert found.shape == wanted.shape
+        if not wanted.is_floating_point():
+            assert torch.equal(found, wanted)
+            continue
+        last_bit = 2 * torch.finfo(wanted.dtype).eps
+        torch.testing.assert_close(
+            found.double(), wanted.double(), rtol=max(case.rtol, last_bit), atol=max(case.atol, 1e-7), equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("name", list(cases()))
+def test_node(name: str) -> None:
+    reason = expected_failures().get(name)
+    if reason is None:
+        run(cases()[name])
+        return
+    with pytest.raises((qx.errors.QontextError, AssertionError)):
+        run(cases()[name])
+
+
+def test_the_suite_is_whole() -> None:
+    """The counts of onnx 1.23; a newer release may only bring more."""
+    counts = {op: [0, 0] for op in OPERATORS}
+    for name in cases():
+        operator = _operator(name)
+        assert operator is not None
+        counts[operator]["_expanded" in name] += 1
+    least = {
+        "attention": (93, 93),
+        "layer_normalization": (19, 38),
+        "rms_normalization": (19, 19),
+        "gelu": (4, 4),
+        "rotary_embedding": (8, 8),
+        "softmax": (7, 14),
+        "swish": (1, 1),
+    }
+    assert {op: tuple(min(a, b) for a, b in zip(n, least[op], strict=True)) for op, n in counts.items()} == least
+
+
+def test_expected_failures_exist() -> None:
+    assert set(expected_failures()) <= set(cases())
