@@ -2,7 +2,8 @@
 
 The header is read and validated by ourselves: length against the file, UTF-8, JSON without doubled keys, dtypes, shapes
 and offsets that cover the data exactly once. Only then are tensors made, as views of the memory-mapped file, so nothing
-larger than the file is ever allocated.
+larger than the file is ever allocated. JSON takes many times its text in memory, so a header has a limit of 16 MB
+(enough for 100,000 tensors) and may not be full of tiny objects.
 """
 
 import json
@@ -16,7 +17,9 @@ import torch
 
 from ..errors import ModelFormatError, all_problems
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 16_000_000
+_ENTRY_BYTES = 40  # no tensor is described in less: its name, dtype, shape and data_offsets
+_TOO_LARGE = 2**63
 _TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
@@ -68,6 +71,12 @@ def _header(path: Path) -> tuple[dict[str, Any], int, int]:
             text = file.read(length)
     except OSError as error:
         raise ModelFormatError(f"{path.name}: cannot be read: {error.strerror}") from error
+    objects, lists = text.count(b"{"), text.count(b"[")
+    if max(objects, lists / 2) * _ENTRY_BYTES > length + 4 * _ENTRY_BYTES:
+        raise ModelFormatError(
+            f"{path.name}: the header is full of brackets, {objects} objects and {lists} lists in {length} bytes; a "
+            f"tensor takes one object and two lists in at least {_ENTRY_BYTES} bytes"
+        )
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -88,7 +97,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOO_LARGE
 
 
 def _check(path: Path, header: dict[str, Any], available: int) -> None:
@@ -118,14 +127,16 @@ def _check(path: Path, header: dict[str, Any], available: int) -> None:
 def _entry_problem(entry: Any, available: int) -> str | None:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         return "is not described by dtype, shape and data_offsets"
-    if entry["dtype"] not in _TYPES:
-        return f"has dtype {entry['dtype']!r}, known are {', '.join(_TYPES)}"
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in _TYPES:
+        return f"has dtype {str(entry['dtype'])[:80]!r}, known are {', '.join(_TYPES)}"
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or not all(_whole(d) for d in shape) or len(shape) > 16:
         return f"has shape {str(shape)[:80]}, expected up to 16 whole numbers"
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_whole(o) for o in offsets):
         return f"has data_offsets {str(offsets)[:80]}, expected two whole numbers"
     begin, end = offsets
+    if math.prod(d or 1 for d in shape) >= _TOO_LARGE:  # the strides of an empty tensor overflow as well
+        return f"has shape {shape}, too large to address"
     wanted = math.prod(shape) * _TYPES[entry["dtype"]].itemsize
     if end < begin or end > available:
         return f"lies at bytes {begin} to {end}, the file has {available}"

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import time
+import tracemalloc
 
 import pytest
 import torch
@@ -58,10 +59,12 @@ def test_every_cut_is_refused_quickly_and_names_the_file(tmp_path):
     [
         ({}, 2**63, "claims 9223372036854775808 bytes"),
         ({}, 101_000_000, "claims 101000000 bytes"),
+        (b"{" + b" " * 16_000_000 + b"}", None, "claims 16000002 bytes.*at most 16000000 are allowed"),
         (b"\xff\xfe{}", None, "no valid JSON"),
         (b"{not json", None, "no valid JSON"),
         (b"[1, 2]", None, "expected an object"),
-        (b"[" * 5000, None, "no valid JSON"),
+        (b"[" * 5000, None, "full of brackets"),
+        (b"[" * 3, None, "no valid JSON"),
         (b'{"a": 1, "a": 2}', None, "stands twice"),
     ],
 )
@@ -78,7 +81,12 @@ def test_bad_headers(tmp_path, header, length, words):
         ({"a": entry(offsets=(8, 0))}, 8, "lies at bytes 8 to 0"),
         ({"a": entry(offsets=(-8, 0))}, 8, "expected two whole numbers"),
         ({"a": entry(offsets=(0, 2**62))}, 8, "the file has 8"),
-        ({"a": entry(shape=(2**32, 2**32))}, 8, "needs 73786976294838206464 bytes, 8 are given"),
+        ({"a": entry(shape=(2**31, 2**31))}, 8, "needs 18446744073709551616 bytes, 8 are given"),
+        ({"a": entry(shape=(2**32, 2**32))}, 8, "too large to address"),
+        ({"a": entry(shape=(0, 2**62, 2**62), offsets=(0, 0))}, 0, "too large to address"),
+        ({"a": entry(shape=(10**4000,) * 2)}, 8, "expected up to 16 whole numbers"),
+        ({"a": entry(dtype=["F32"])}, 8, r"has dtype \"\['F32'\]\""),
+        ({"a": entry(dtype=None)}, 8, "has dtype 'None'"),
         ({"a": entry(shape=(3,))}, 8, "needs 12 bytes, 8 are given"),
         ({"a": entry(shape=(-2,))}, 8, "expected up to 16 whole numbers"),
         ({"a": entry(shape=(True,))}, 8, "expected up to 16 whole numbers"),
@@ -98,6 +106,25 @@ def test_bad_entries_are_refused_before_mapping(tmp_path, header, data, words, m
     monkeypatch.setattr(np, "memmap", lambda *a, **k: pytest.fail("mapped before it was checked"))
     with pytest.raises(ModelFormatError, match=words):
         read_safetensors(write(tmp_path / "m.safetensors", header, b"\0" * data))
+
+
+@pytest.mark.parametrize("filler", [b"{}", b"[]", b'{"b":[]}'])
+def test_headers_full_of_brackets_take_no_memory(tmp_path, filler):
+    count = 15_000_000 // (len(filler) + 1)
+    text = b'{"a":[' + b",".join([filler] * count) + b"]}"
+    path = write(tmp_path / "m.safetensors", text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFormatError, match="full of brackets"):
+            read_safetensors(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(text)
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_small_tensors_are_read(tmp_path):
+    save_file({str(i): torch.zeros(()) for i in range(500)}, tmp_path / "m.safetensors")
+    assert len(read_safetensors(tmp_path / "m.safetensors")) == 500
 
 
 @pytest.mark.parametrize(
