@@ -102,7 +102,8 @@ def _understand(rewriter: Rewriter, mask: ir.Value, axes: Sequence[int]) -> Fact
                 reasons.append(no.reason)
                 continue
             return Fact(root, place, inverted, causal, fill, tuple(nodes))
-    raise NoFusion(f"the mask {mask.name!r} is no mask kind: {reasons[0]}")
+    reason = next(iter(reasons), f"{leaves[0].name!r}, which it depends on, is no mask of tokens")
+    raise NoFusion(f"the mask {mask.name!r} is no mask kind: {reason}")
 
 
 def _roots(rewriter: Rewriter, leaves: list[ir.Value], nodes: list[ir.Node]) -> Iterator[ir.Value]:
