@@ -6,7 +6,6 @@ the same function for different sizes and random tensors is that function, provi
 compares positions with a length beyond those sizes; `trial_sizes` chooses sizes beyond them.
 """
 
-import re
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -17,7 +16,7 @@ from ..graph.attributes import values_of
 from ..graph.dims import Dim
 from ..ops.standard.catalogue import lookup
 from ..ops.standard.declare import Context
-from .rewriter import Rewriter
+from .rewriter import UNNAMED, Rewriter
 
 _ELEMENTWISE = {
     "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sign", "Pow", "Mod", "Max", "Min", "Clip", "Sqrt", "Reciprocal", "Exp",
@@ -35,7 +34,6 @@ _COUNTS = frozenset({"Add", "Sub", "Mul", "Div", "Mod", "Slice"})
 _MOST_NODES = 400
 _ENDLESS = 1 << 20  # numbers from here on are "to the end" and fills, not lengths
 _FARTHEST = 4096
-_NO_INPUT = re.compile(r"u\d+")  # sizes that inference found in no input
 
 
 class Trial:
@@ -147,7 +145,7 @@ def trial_sizes(rewriter: Rewriter, value: ir.Value, nodes: list[ir.Node]) -> li
     far = min(tables) if tables else 2 * max(lengths, default=0) + 7
     if far > _FARTHEST:
         raise NoFusion(f"it compares positions with {max(lengths, default=far)}, which is too far to try out")
-    names = [n for n in rewriter.inference.sizes if not _NO_INPUT.fullmatch(n)]
+    names = [n for n in rewriter.inference.sizes if not UNNAMED.fullmatch(n)]
     near = min(far, 5)
     sizes = []
     for turn, length in enumerate((far, near)):

@@ -1,5 +1,6 @@
 """What a fusion rule sees of the graph, and the one way in which it may change it."""
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 from ..dtypes import from_onnx
 from ..errors import NoFusion, QontextError, UnsupportedOperatorError
 from ..graph.attributes import attributes_of, values_of
-from ..graph.dims import Shape, text
+from ..graph.dims import AnyDim, Shape, text
 from ..graph.ledger import Ledger, common_origin, set_origin
 from ..graph.tensors import constant_of, to_onnx
 from ..ops.declare import DOMAIN, Op
 from ..ops.infer import Inference
 from .words import telling_attributes
+
+UNNAMED = re.compile(r"u\d+")
+"""Names that inference gives to sizes which follow from no size of an input."""
 
 
 class Rewriter:
@@ -213,8 +217,7 @@ class Rewriter:
         """Takes the new node out again when its result has another type or shape than what it is to replace."""
         old_shape, new_shape = self.shape(value), self.shape(new)
         types = value.dtype is not None and new.dtype is not None and value.dtype != new.dtype
-        shapes = old_shape is not None and new_shape is not None and old_shape != new_shape
-        if types or (shapes and None not in (*old_shape, *new_shape)):  # type: ignore[misc]
+        if types or _differ(old_shape, new_shape):
             self.graph.remove(node, safe=True)
             before, after = (f"{v.dtype}{text(s)}" for v, s in ((value, old_shape), (new, new_shape)))
             raise NoFusion(f"the result {value.name!r} is {before}, fused it would be {after}", depth=1)
@@ -287,3 +290,15 @@ class Rewriter:
         for value in node.outputs:
             self.inference.known.pop(value, None)
         self.graph.remove(node, safe=True)
+
+
+def _differ(a: Shape | None, b: Shape | None) -> bool:
+    """True for shapes that are certainly not the same."""
+    if a is None or b is None:
+        return False
+    return len(a) != len(b) or any(x != y and _is_said(x) and _is_said(y) for x, y in zip(a, b, strict=True))
+
+
+def _is_said(dim: AnyDim) -> bool:
+    """False for a size that inference could not express by the sizes of the inputs."""
+    return dim is not None and (isinstance(dim, int) or not any(UNNAMED.fullmatch(name) for name in dim.symbols))
