@@ -24,7 +24,7 @@ NOTE = "NOT_BUILT.txt"
 
 COMMON = [
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics",
-    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unused-function",
+    "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unused-function",
     "-Wno-psabi", "-Wno-ignored-attributes",
 ]  # fmt: skip
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
@@ -102,18 +102,20 @@ class BuildNative(build_ext):
         return str(PACKAGE / LIBRARY)
 
     def run(self) -> None:
-        for place in [Path(self.build_lib) / PACKAGE, SOURCES.parent]:
+        # Where the library goes in the end; `run` of the base class forgets `inplace` while it builds.
+        self.places = [Path(self.build_lib) / PACKAGE]
+        if self.inplace or self.editable_mode:
+            self.places.append(SOURCES.parent)
+        for place in self.places:
             (place / NOTE).unlink(missing_ok=True)
         super().run()
 
     def build_extension(self, ext: Extension) -> None:
-        folder = Path(self.build_lib) / PACKAGE
         try:
-            build_library(folder / LIBRARY, Path(self.build_temp) / "native")
+            build_library(self.places[0] / LIBRARY, Path(self.build_temp) / "native")
         except NotBuilt as error:
             print(f"qontext: the CPU kernel library was not built: {error}", file=sys.stderr)
-            places = [folder, SOURCES.parent] if self.inplace or self.editable_mode else [folder]
-            for place in places:
+            for place in self.places:
                 place.mkdir(parents=True, exist_ok=True)
                 (place / LIBRARY).unlink(missing_ok=True)
                 (place / NOTE).write_text(f"{error}\n")

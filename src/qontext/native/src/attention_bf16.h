@@ -24,13 +24,11 @@ struct PairCore {
     static constexpr int64_t key_step = 2;
     static constexpr int64_t row_step = 1;
     static constexpr int64_t score_step = 32;
+    static bool reads_directly(int64_t stride) { return stride % 2 == 0; }
+    static constexpr int64_t most_keys = 128;
+    static constexpr int64_t most_rows = 8 * panel_rows;
 
     static int64_t words(int64_t values) { return (values + 1) / 2; }
-
-    static int64_t row_block(int64_t score_ld) {
-        const int64_t fit = 32768 / (score_ld * 4) / panel_rows * panel_rows;
-        return fit < 2 * panel_rows ? 2 * panel_rows : fit > 8 * panel_rows ? 8 * panel_rows : fit;
-    }
 
     static void pack_row(const T* from, int64_t size, Word* to) { pack_pair_row(from, size, head_step, to); }
     static void pack_keys(const T* k, int64_t token, int64_t keys, int64_t size, Word* to) { pack_pair_keys(k, token, keys, size, head_step, panel_vectors, to); }
@@ -58,17 +56,18 @@ struct PairCore {
         for (int64_t j = begin; j < end; ++j) row[j] = 0;
     }
 
-    // out = 2^(score * factor - top), rounded to bfloat16; may be in place. Returns the sum of what was rounded.
-    static float exponentials(const float* row, int64_t n, float factor, float top, Probability* out) {
+    // out = 2^(score * factor - top), rounded to bfloat16; may be in place. Returns the sum of
+    // what was rounded, lane by lane.
+    static V exponentials(const float* row, int64_t n, float factor, float top, Probability* out) {
         const V f = set1(factor), t = set1(-top);
         V total0 = set1(0), total1 = set1(0);
         for (int64_t j = 0; j < n; j += 32) {
-            const V a = exp2_clamped<3>(fma(load(row + j), f, t)), b = exp2_clamped<3>(fma(load(row + j + 16), f, t));
+            const V a = exp2<3>(fma(load(row + j), f, t)), b = exp2<3>(fma(load(row + j + 16), f, t));
             _mm512_storeu_si512(out + j, (__m512i)_mm512_cvtne2ps_pbh(b, a));
             total0 = total0 + a;
             total1 = total1 + b;
         }
-        return sum(total0 + total1);
+        return total0 + total1;
     }
 };
 

@@ -18,7 +18,11 @@ struct FloatCore {
     static constexpr int64_t key_step = 1;         // and the number of keys in the second product
     static constexpr int64_t row_step = 1;         // and the number of rows
     static constexpr int64_t score_step = width;   // scores of a row are worked on in this many at a time
-    static constexpr int exp_terms = 5;
+    static constexpr int64_t most_keys = 128;      // keys of a chunk
+    static constexpr int64_t most_rows = 8 * panel_rows;
+
+    // Whether queries that are `stride` values apart need no packing.
+    static bool reads_directly(int64_t) { return D::code == QX_F32; }
 
     static int64_t words(int64_t size) { return size; }
 
@@ -87,34 +91,28 @@ struct FloatCore {
         }
     }
 
-    // Rows whose scores fit half a level-1 cache, as far as that leaves whole groups of the micro-kernel.
-    static int64_t row_block(int64_t score_ld) {
-        const int64_t fit = 32768 / (score_ld * 4) / panel_rows * panel_rows;
-        return fit < 2 * panel_rows ? 2 * panel_rows : fit > 8 * panel_rows ? 8 * panel_rows : fit;
-    }
-
     static void clear(Probability* row, int64_t begin, int64_t end) {
         for (int64_t j = begin; j < end; ++j) row[j] = 0.0f;
     }
 
-    // out = 2^(score * factor - top) over n scores, a whole number of steps; may be in place. Returns their sum.
-    static float exponentials(const float* row, int64_t n, float factor, float top, Probability* out) {
+    // out = 2^(score * factor - top) over n scores, a whole number of steps; may be in place. Returns their sum, lane by lane.
+    static V exponentials(const float* row, int64_t n, float factor, float top, Probability* out) {
         const V f = set1(factor), t = set1(-top);
         V total0 = set1(0), total1 = set1(0);
         int64_t j = 0;
         for (; j + 2 * width <= n; j += 2 * width) {
-            const V a = exp2_clamped<exp_terms>(fma(load(row + j), f, t)), b = exp2_clamped<exp_terms>(fma(load(row + j + width), f, t));
+            const V a = exp2<5>(fma(load(row + j), f, t)), b = exp2<5>(fma(load(row + j + width), f, t));
             store(out + j, a);
             store(out + j + width, b);
             total0 = total0 + a;
             total1 = total1 + b;
         }
         if (j < n) {
-            const V a = exp2_clamped<exp_terms>(fma(load(row + j), f, t));
+            const V a = exp2<5>(fma(load(row + j), f, t));
             store(out + j, a);
             total0 = total0 + a;
         }
-        return sum(total0 + total1);
+        return total0 + total1;
     }
 };
 

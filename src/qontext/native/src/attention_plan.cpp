@@ -50,7 +50,6 @@ QxStatus make_plan(const QxAttention& a, int64_t threads, AttentionPlan* plan) {
         pairs += s.q_len * s.valid * plan->group;
         rows += s.q_len * plan->group;
     }
-    plan->flops = 2.0 * double(pairs) * double(a.kv_heads) * double(a.head_size + a.value_size);
     // A share is what one task should cost, in pairs of one key head.
     const int64_t wanted = threads > 1 ? threads * tasks_per_thread : 1;
     const int64_t share = pairs * a.kv_heads / wanted + 1;

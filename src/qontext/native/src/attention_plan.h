@@ -1,5 +1,7 @@
 // What an attention call asks for, cut into tasks; the same for every instruction set.
 #pragma once
+#include <atomic>
+
 #include "api.h"
 
 namespace qx {
@@ -28,7 +30,7 @@ struct AttentionPlan {
     const AttentionTask* tasks;
     int64_t count;
     int64_t group;  // query heads to a key head
-    double flops;
+    mutable std::atomic<bool> careful{false};  // the quick way of the exponentials has failed once
 };
 
 struct KeyRange {

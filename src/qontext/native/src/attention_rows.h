@@ -1,9 +1,10 @@
-// One row of scores: scale, soft cap, bias, mask, and its largest value.
+// Rows of scores before and after their exponentials: bias, mask, soft cap, largest values, sums.
 #pragma once
 #include <cmath>
 
 #include "attention_plan.h"
 #include "io.h"
+#include "panels.h"
 #include "vecmath.h"
 
 namespace qx {
@@ -12,7 +13,8 @@ namespace QX_NS {
 // Whether scores are used as they come from the product, times a positive factor.
 static inline bool plain_scores(const QxAttention& a) { return !a.bias && !a.mask && a.softcap == 0.0 && a.scale > 0.0; }
 
-static inline float largest_of(const float* row, int64_t n) {
+// The largest value of each lane over n scores, a whole number of vectors.
+static inline V largest_lanes(const float* row, int64_t n) {
     V m0 = set1(-INFINITY), m1 = m0;
     int64_t j = 0;
     for (; j + 2 * width <= n; j += 2 * width) {
@@ -20,7 +22,17 @@ static inline float largest_of(const float* row, int64_t n) {
         m1 = max(m1, load(row + j + width));
     }
     if (j < n) m0 = max(m0, load(row + j));
-    return largest(max(m0, m1));
+    return max(m0, m1);
+}
+
+// out[r] = the lanes of vector r of `partial` combined. Both arrays reach to the next multiple of `width`.
+template <class Combine>
+static inline void combine_lanes(const float* partial, int64_t rows, float* out, Combine&& combine) {
+    for (int64_t r = 0; r < rows; r += width) {
+        V in[width];
+        for (int i = 0; i < width; ++i) in[i] = load(partial + (r + i) * width);
+        store(out + r, fold(in, combine));
+    }
 }
 
 static inline void fill(float* row, int64_t begin, int64_t end, float value) {

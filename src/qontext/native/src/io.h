@@ -12,6 +12,10 @@ struct F32 {
     static V load(const T* p) { return QX_NS::load(p); }
     static V load_part(const T* p, int n) { return QX_NS::load_part(p, n); }
     static void store(T* p, V v) { QX_NS::store(p, v); }
+    static void store_two(T* p, V v, V next) {
+        store(p, v);
+        store(p + width, next);
+    }
     static void store_part(T* p, V v, int n) { QX_NS::store_part(p, v, n); }
 };
 struct BF16 {
@@ -20,6 +24,7 @@ struct BF16 {
     static V load(const T* p) { return load_bf16(p); }
     static V load_part(const T* p, int n) { return load_bf16_part(p, n); }
     static void store(T* p, V v) { store_bf16(p, v); }
+    static void store_two(T* p, V v, V next) { store_bf16_two(p, v, next); }
     static void store_part(T* p, V v, int n) { store_bf16_part(p, v, n); }
 };
 struct F16 {
@@ -28,6 +33,10 @@ struct F16 {
     static V load(const T* p) { return load_f16(p); }
     static V load_part(const T* p, int n) { return load_f16_part(p, n); }
     static void store(T* p, V v) { store_f16(p, v); }
+    static void store_two(T* p, V v, V next) {
+        store(p, v);
+        store(p + width, next);
+    }
     static void store_part(T* p, V v, int n) { store_f16_part(p, v, n); }
 };
 

@@ -57,6 +57,10 @@ static inline __m128i to_bf16(V v) {
     return _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1));
 }
 static inline void store_bf16(uint16_t* p, V v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_bf16(v)); }
+static inline void store_bf16_two(uint16_t* p, V v, V next) {
+    store_bf16(p, v);
+    store_bf16(p + width, next);
+}
 static inline V load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 static inline void store_f16(uint16_t* p, V v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -109,6 +113,16 @@ static inline void transpose(const V* in, V* out) {
         out[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
         out[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
     }
+}
+
+// Lane r of the result is all lanes of in[r] combined.
+template <class Combine>
+static inline V fold(const V* in, Combine&& combine) {
+    V columns[width];
+    transpose(in, columns);
+    for (int n = width / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; ++i) columns[i] = combine(columns[i], columns[i + n]);
+    return columns[0];
 }
 
 }  // namespace QX_NS

@@ -34,9 +34,9 @@ static inline V reciprocal(V a) {
     const V r = _mm512_rcp14_ps(a);
     return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0f)), r);
 }
-static inline V scale_by_power(V p, V t) {
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
-}
+// x - floor(x), 0 for an infinity; and p * 2^floor(x).
+static inline V fraction(V x) { return _mm512_reduce_ps(x, 0x9); }
+static inline V scale_by_floor(V p, V x) { return _mm512_scalef_ps(p, x); }
 static inline float sum(V a) { return _mm512_reduce_add_ps(a); }
 static inline float largest(V a) { return _mm512_reduce_max_ps(a); }
 
@@ -56,6 +56,14 @@ static inline __m256i to_bf16(V v) {
 }
 static inline void store_bf16(uint16_t* p, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16(v)); }
 static inline void store_bf16_part(uint16_t* p, V v, int n) { _mm256_mask_storeu_epi16(p, lanes_below(n), to_bf16(v)); }
+static inline void store_bf16_two(uint16_t* p, V v, V next) {
+#if defined(__AVX512BF16__)
+    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(next, v));
+#else
+    store_bf16(p, v);
+    store_bf16(p + width, next);
+#endif
+}
 static inline V load_f16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 static inline V load_f16_part(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes_below(n), p)); }
 static inline __m256i to_f16(V v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
@@ -87,6 +95,17 @@ static inline void transpose(const V* in, V* out) {
         out[i + 4] = _mm512_shuffle_f32x4(high0, high1, 0x88);
         out[i + 12] = _mm512_shuffle_f32x4(high0, high1, 0xdd);
     }
+}
+
+// Lane r of the result is all lanes of in[r] combined: half the shuffles of a transpose.
+template <class Combine>
+static inline V fold(const V* in, Combine&& combine) {
+    V a[8], b[4];
+    for (int i = 0; i < 8; ++i) a[i] = combine(_mm512_unpacklo_ps(in[2 * i], in[2 * i + 1]), _mm512_unpackhi_ps(in[2 * i], in[2 * i + 1]));
+    for (int i = 0; i < 4; ++i) b[i] = combine(_mm512_shuffle_ps(a[2 * i], a[2 * i + 1], 0x44), _mm512_shuffle_ps(a[2 * i], a[2 * i + 1], 0xee));
+    const V c = combine(_mm512_shuffle_f32x4(b[0], b[1], 0x88), _mm512_shuffle_f32x4(b[0], b[1], 0xdd));
+    const V d = combine(_mm512_shuffle_f32x4(b[2], b[3], 0x88), _mm512_shuffle_f32x4(b[2], b[3], 0xdd));
+    return combine(_mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xdd));
 }
 
 }  // namespace QX_NS

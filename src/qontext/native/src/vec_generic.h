@@ -76,6 +76,10 @@ static inline V load_f16_part(const uint16_t* p, int n) {
     for (int i = 0; i < n; ++i) v[i] = f16_to_float(p[i]);
     return v;
 }
+static inline void store_bf16_two(uint16_t* p, V v, V next) {
+    store_bf16(p, v);
+    store_bf16(p + width, next);
+}
 static inline V load_f16(const uint16_t* p) { return load_f16_part(p, width); }
 static inline void store_f16_part(uint16_t* p, V v, int n) {
     for (int i = 0; i < n; ++i) p[i] = float_to_f16(v[i]);
@@ -93,6 +97,16 @@ static inline V hide(V v, const uint8_t* keep, int n) {
 static inline void transpose(const V* in, V* out) {
     for (int r = 0; r < width; ++r)
         for (int c = 0; c < width; ++c) out[c][r] = in[r][c];
+}
+
+// Lane r of the result is all lanes of in[r] combined.
+template <class Combine>
+static inline V fold(const V* in, Combine&& combine) {
+    V columns[width];
+    transpose(in, columns);
+    for (int n = width / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; ++i) columns[i] = combine(columns[i], columns[i + n]);
+    return columns[0];
 }
 
 }  // namespace QX_NS
