@@ -167,14 +167,18 @@ class ExternalFiles:
                 os.close(held)
             try:
                 after = os.fstat(file)
-                same = (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino)
-                if not same or _refusal(after) is not None:
+                if _identity(before) != _identity(after) or _refusal(after) is not None:
                     raise ModelFormatError(f"external data {location!r} changed while the model was read")
                 return mmap.mmap(file, 0, access=mmap.ACCESS_COPY) if after.st_size else b""
             finally:
                 os.close(file)
         except OSError as error:
             raise ModelFormatError(f"cannot read external data {location!r}: {error.strerror}") from error
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Which file this is. The number of a deleted file may be given to a new one, its time of change is not."""
+    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
 
 
 def _refusal(status: os.stat_result, parent: bool = False) -> str | None:
