@@ -55,7 +55,7 @@ def import_model(
     _refuse_other_files(Path(source))
     from .huggingface import import_folder
 
-    return import_folder(str(source), task, revision, check_weights)
+    return import_folder(source if isinstance(source, str) else Path(source), task, revision, check_weights)
 
 
 def _is_module(source: Any) -> bool:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import torch
 
 from ..layers.parts import Builder, activate, add, embedding, layer_norm, linear, self_attention
-from .encoder_config import EncoderConfig
+from .encoder_config import RELATIVE_BUCKETS, EncoderConfig
 
 Paths = Mapping[str, str]
 
@@ -61,13 +61,15 @@ def layer_path(path: str, config: EncoderConfig, layer: int) -> str:
     return path.replace("{i}", str(layer))
 
 
-def relative_bias(table: torch.Tensor, length: int, max_distance: int = 128) -> torch.Tensor:
-    """MPNet's position bias [1, N, P, P] from its bucket table [buckets, N].
+def relative_bias(
+    table: torch.Tensor, length: int, buckets: int = RELATIVE_BUCKETS, max_distance: int = 128
+) -> torch.Tensor:
+    """MPNet's position bias [1, N, P, P] from its table [rows, N], of which it uses the first `buckets` rows.
 
     Half of the buckets count forward, half backward; near distances have a bucket each, far ones share them
     logarithmically (the rule of T5, Raffel et al. 2020).
     """
-    half = table.shape[0] // 2
+    half = buckets // 2
     at = torch.arange(length)
     distance = at[:, None] - at[None, :]  # query minus key
     bucket = (distance < 0).long() * half

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+RELATIVE_BUCKETS = 32
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -12,7 +14,8 @@ class EncoderConfig:
     inner:          feed-forward size
     activation:     "gelu", "gelu_tanh", "relu" or "silu"
     padding_idx:    RoBERTa's rule for positions counts from here; None counts from 0
-    relative_buckets: MPNet's relative position bias, 0 for none
+    relative_buckets: rows of MPNet's table of relative positions, 0 for none; the first RELATIVE_BUCKETS are used
+    tied:           the decoder of a masked language model is the word embedding
     groups:         layers that share their weights (ALBERT): the weights of layer i are those of group groups[i]
     """
 
@@ -30,7 +33,7 @@ class EncoderConfig:
     relative_buckets: int = 0
     groups: tuple[int, ...] = ()
     labels: int = 2
-    pooler: bool = False
+    tied: bool = True
 
     @property
     def embedding_size(self) -> int:

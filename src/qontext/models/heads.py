@@ -8,6 +8,10 @@ import torch
 from ..layers.parts import Builder, activate, layer_norm, linear
 from .encoder_config import EncoderConfig
 
+# Finite in every float type: the lowest number of float16, and a norm that float16 does not round to 0.
+_LOWEST = -65504.0
+_LEAST_NORM = 1e-7
+
 
 def first_token(build: Builder, hidden: ir.Value, path: str) -> ir.Value:
     """[B, E]: the first token of each sequence."""
@@ -59,20 +63,21 @@ def sentence_embedding(
     """
     net = build.net
     with net.scope("pooling"):
-        real = net.op("Unsqueeze", net.op("Cast", mask, to=int(ir.DataType.FLOAT)), torch.tensor([2]))
+        seen = net.op("Unsqueeze", net.op("Cast", mask, to=int(ir.DataType.BOOL)), torch.tensor([2]))
         parts = []
         for mode in modes:
             if mode == "cls":
                 parts.append(net.op("Gather", hidden, torch.tensor(0), axis=1))
             elif mode == "max":
-                far = net.op("Mul", net.op("Sub", 1.0, real), -1e9)
-                parts.append(net.op("ReduceMax", net.op("Add", hidden, far), torch.tensor([1]), keepdims=0))
+                filled = net.op("Where", seen, hidden, _LOWEST)
+                parts.append(net.op("ReduceMax", filled, torch.tensor([1]), keepdims=0))
             else:
+                real = net.op("Cast", seen, to=int(ir.DataType.FLOAT))
                 total = net.op("ReduceSum", net.op("Mul", hidden, real), torch.tensor([1]), keepdims=0)
-                count = net.op("Max", net.op("ReduceSum", real, torch.tensor([1]), keepdims=0), 1e-9)
+                count = net.op("Max", net.op("ReduceSum", real, torch.tensor([1]), keepdims=0), 1.0)
                 parts.append(net.op("Div", total, count))
         pooled = parts[0] if len(parts) == 1 else net.op("Concat", *parts, axis=-1)
         if normalize:
             squares = net.op("ReduceSum", net.op("Mul", pooled, pooled), torch.tensor([-1]), keepdims=1)
-            pooled = net.op("Div", pooled, net.op("Max", net.op("Sqrt", squares), 1e-12))
+            pooled = net.op("Div", pooled, net.op("Max", net.op("Sqrt", squares), _LEAST_NORM))
     return pooled

@@ -1,13 +1,15 @@
 """Tokenizers: a thin wrapper over the `tokenizers` library, with limits and without surprises."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
 from ..errors import TokenizerError
+from ..importers.huggingface.tokenizer_json import parse_tokenizer
 
 _MASKS = re.compile(r"\[mask\]", re.IGNORECASE)
 
@@ -48,18 +50,18 @@ class Tokenizer:
     """
 
     def __init__(self, text: str, config: Mapping[str, Any] | None = None):
-        try:
+        parse_tokenizer(text)
+        with _refusing("tokenizer.json cannot be used"):
             self._backend = Backend.from_str(text)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # bare Exceptions, and panics of its Rust core, which are BaseExceptions
-            raise TokenizerError(f"tokenizer.json cannot be used: {str(error).splitlines()[0]}") from error
         self._backend.no_padding()
         self._backend.no_truncation()
         config = config or {}
         self.pad_id = self._special(config, "pad", ("[PAD]", "<pad>"))
         if self.pad_id is None:
-            self.pad_id = int(config.get("pad_token_id", 0))
+            pad = config.get("pad_token_id", 0)
+            if not isinstance(pad, int) or pad < 0:
+                raise TokenizerError(f"pad_token_id is {str(pad)[:60]!r}, expected a whole number of at least 0")
+            self.pad_id = pad
         self.mask_id = self._special(config, "mask", ("[MASK]", "<mask>"))
         self.mask_token = None if self.mask_id is None else self._backend.id_to_token(self.mask_id)
 
@@ -86,24 +88,27 @@ class Tokenizer:
             texts: any strings; lone surrogates are replaced, as no tokenizer can hold them.
             max_length: cut longer ones at this many tokens, special tokens kept; None leaves them whole.
             masks: let [MASK] in any case stand for the model's mask token.
+        Raises:
+            TokenizerError: the tokenizer fails at the text, as one without a piece for unknown words does.
         """
         clean = [_clean(t) for t in texts]
         if masks and self.mask_token is not None:
             token = self.mask_token
             clean = [_MASKS.sub(lambda _: token, t) for t in clean]
-        found = [_encoding(e) for e in self._backend.encode_batch(clean)]
+        with _refusing("the tokenizer cannot take the text"):
+            found = [_encoding(e) for e in self._backend.encode_batch(clean)]
         return found if max_length is None else [self._shorten(e, max_length) for e in found]
 
     def encode_plain(self, text: str) -> Encoding:
         """Tokenises one text without special tokens."""
-        return _encoding(self._backend.encode(_clean(text), add_special_tokens=False))
+        with _refusing("the tokenizer cannot take the text"):
+            return _encoding(self._backend.encode(_clean(text), add_special_tokens=False))
 
     def join(self, first: Encoding, second: Encoding) -> Encoding:
         """The pair of two plain encodings, with special tokens; offsets stay those of each text."""
-        template = self._backend.post_process(
-            self._backend.encode("", add_special_tokens=False), self._backend.encode("", add_special_tokens=False)
-        )
-        special = list(template.ids)
+        with _refusing("the tokenizer cannot make pairs"):
+            empty = [self._backend.encode("", add_special_tokens=False) for _ in range(2)]
+            special = list(self._backend.post_process(*empty).ids)
         if len(special) < 3:
             raise TokenizerError("the tokenizer adds no special tokens to pairs; question answering needs them")
         lead, middle, last = special[:1], special[1:-1], special[-1:]
@@ -125,7 +130,8 @@ class Tokenizer:
         )
 
     def _pair_types(self) -> tuple[int, int]:
-        pair = self._backend.encode("a", "a")
+        with _refusing("the tokenizer cannot make pairs"):
+            pair = self._backend.encode("a", "a")
         return int(pair.type_ids[0]), int(pair.type_ids[-1])
 
     def _shorten(self, encoding: Encoding, limit: int) -> Encoding:
@@ -149,7 +155,9 @@ class Tokenizer:
 
     def word(self, token: int) -> str:
         """A token as people write it."""
-        return self._backend.decode([token], skip_special_tokens=False).strip() or str(self._backend.id_to_token(token))
+        with _refusing("the tokenizer cannot write the token"):
+            word = self._backend.decode([token], skip_special_tokens=False).strip()
+            return word or str(self._backend.id_to_token(token))
 
     def fill(self, text: str, word: str) -> str:
         """The text with its mask replaced by a word; a continuation piece joins the word before it."""
@@ -160,7 +168,21 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens as text, without special ones."""
-        return self._backend.decode(list(ids))
+        with _refusing("the tokenizer cannot write the tokens"):
+            return self._backend.decode(list(ids))
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turns what the library raises into a TokenizerError: bare Exceptions, and panics of its Rust core, which are
+    BaseExceptions."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise TokenizerError(f"{what}: {line[:300]}") from error
 
 
 def _clean(text: str) -> str:

@@ -106,9 +106,13 @@ def test_bad_configurations(folder, values, error, words):
         qx.import_model(folder)
 
 
-def test_auto_map_on_a_known_family_is_ignored(folder):
+@pytest.mark.parametrize("task", [None, "encode"])
+def test_auto_map_on_a_known_family_is_refused(folder, task):
     change(folder, auto_map={"AutoModel": "evil.Evil"})
     (folder / "evil.py").write_text("raise SystemExit('the code of the folder was run')")
+    with pytest.raises(UnsupportedModelError, match="never run.*plain bert, remove auto_map.*export the model to ONNX"):
+        qx.import_model(folder, task=task)
+    change(folder, auto_map=...)
     assert qx.import_model(folder).task == "fill-mask"
 
 

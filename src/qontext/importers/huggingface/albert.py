@@ -1,6 +1,6 @@
 """ALBERT: layers share their weights, embeddings are projected."""
 
-from .family import PLAIN_SPAN, PLAIN_TOKENS, USUAL_KEYS, Family, Head
+from .family import PLAIN_SPAN, PLAIN_TOKENS, USUAL_KEYS, USUAL_TASKS, Family, Head
 
 _LAYER = "encoder.albert_layer_groups.{g}.albert_layers.{j}"
 
@@ -35,5 +35,8 @@ ALBERT = Family(
         "token-classify": PLAIN_TOKENS,
         "answer": PLAIN_SPAN,
     },
-    ignored=("embeddings.position_ids", "sop_classifier."),
+    ignored=("embeddings.position_ids", "sop_classifier"),
+    classes=("Albert",),
+    tasks={**USUAL_TASKS, "ForPreTraining": "fill-mask"},
+    defaults={"activation": "gelu_new"},
 )

@@ -1,6 +1,6 @@
 """BERT."""
 
-from .family import PLAIN_SPAN, PLAIN_TOKENS, USUAL_KEYS, USUAL_NAMES, Family, Head
+from .family import PLAIN_SPAN, PLAIN_TOKENS, USUAL_KEYS, USUAL_NAMES, USUAL_TASKS, Family, Head
 
 BERT = Family(
     model_types=("bert",),
@@ -23,5 +23,7 @@ BERT = Family(
         "token-classify": PLAIN_TOKENS,
         "answer": PLAIN_SPAN,
     },
-    ignored=("cls.seq_relationship.", "embeddings.position_ids"),
+    ignored=("cls.seq_relationship", "embeddings.position_ids"),
+    classes=("Bert",),
+    tasks={**USUAL_TASKS, "ForPreTraining": "fill-mask"},
 )

@@ -1,4 +1,4 @@
-"""All families, and the architectures of config.json by task."""
+"""All families, and all tasks."""
 
 from .albert import ALBERT
 from .bert import BERT
@@ -10,13 +10,4 @@ from .roberta import ROBERTA
 
 FAMILIES: tuple[Family, ...] = (BERT, ROBERTA, DISTILBERT, ELECTRA, ALBERT, MPNET)
 BY_TYPE: dict[str, Family] = {t: f for f in FAMILIES for t in f.model_types}
-
-TASK_OF_SUFFIX = {
-    "ForMaskedLM": "fill-mask",
-    "ForPreTraining": "fill-mask",
-    "ForSequenceClassification": "classify",
-    "ForTokenClassification": "token-classify",
-    "ForQuestionAnswering": "answer",
-    "Model": "encode",
-}
 TASKS = ("fill-mask", "classify", "token-classify", "answer", "embed", "encode")

@@ -39,4 +39,5 @@ DISTILBERT = Family(
         "answer": PLAIN_SPAN,
     },
     fixed={"types": 0, "epsilon": 1e-12},
+    classes=("DistilBert",),
 )

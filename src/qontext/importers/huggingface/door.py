@@ -1,13 +1,11 @@
 """The Hugging Face door: folder or hub id in, Model out."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from ...errors import ArgumentError, ModelFormatError, UnsupportedModelError
 from ...graph.model import InputRule, Model
 from ...layers.parts import Builder
 from ...models import heads
@@ -15,16 +13,15 @@ from ...models.encoder import encoder, encoder_inputs
 from ...models.encoder_config import EncoderConfig
 from ...ops.network import Network
 from . import weights as checked
-from .catalogue import TASK_OF_SUFFIX, TASKS
 from .config import encoder_config, family_of
 from .facts import facts_for_tasks
 from .family import Family, Head
 from .files import read_json, read_tokenizer, read_weights
+from .hub import find_folder, model_name
 from .pooling import Pooling, read_pooling
-
-DEMO = "demo-bert"
-_HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*/config.json"]
+from .sentence import encoder_folder, is_sentence_folder
+from .task import choose_task, task_of
+from .tokenizer_json import lower_cased
 
 
 def import_folder(
@@ -33,7 +30,8 @@ def import_folder(
     """Imports a Hugging Face folder.
 
     Args:
-        source: a folder with config.json and safetensors, a hub id, or "demo-bert" for the model in the package.
+        source: a folder with config.json and safetensors (or that of a sentence-transformers model), a hub id, or
+            "demo-bert" for the model in the package.
         task: "fill-mask", "classify", "token-classify", "answer", "embed" or "encode"; found from the files when left
             out.
         revision: of a hub model.
@@ -42,11 +40,12 @@ def import_folder(
         ModelFormatError, WeightsError, UnsupportedModelError, TokenizerError: saying what is wrong with the files.
         ArgumentError: an unknown task or a path that does not exist.
     """
-    folder = find_folder(source, revision)
+    whole = find_folder(source, revision)
+    folder, name = encoder_folder(whole), model_name(source, whole)
     raw = read_json(folder / "config.json")
     family = family_of(raw)
-    pooling = read_pooling(folder)
-    task = _task(raw, family, task, pooling)
+    task = choose_task(raw, family, task, is_sentence_folder(whole))
+    pooling = read_pooling(whole) if task == "embed" else None
     config = encoder_config(raw, family)
     head = family.heads.get(task)
     paths = _paths(family, config)
@@ -63,72 +62,23 @@ def import_folder(
             needed |= {f"{path}.weight": (config.hidden, config.hidden), f"{path}.bias": (config.hidden,)}
     if head is not None and head.kind == "mlm":
         _untie(tensors, head, paths["word"], needed, config)
-    used = checked.check_weights(tensors, needed, family, _spare(family), check_weights)
-    build = Builder(Network(folder.name), used)
+    used = checked.check_weights(tensors, needed, family, _spare(family, raw, tensors), check_weights)
+    build = Builder(Network(name), used)
     _draw(build, config, family, head, task, paths, pooling)
     tokenizer = read_tokenizer(folder)
+    if tokenizer is not None and pooling is not None and pooling.lower_case:
+        tokenizer = lower_cased(tokenizer)
     return Model(
-        name=DEMO if str(source) == DEMO else folder.name,
+        name=name,
         graph=build.net.graph,
         ledger=build.net.ledger(),
         inputs=_rules(config),
         task=task,
-        config=facts_for_tasks(folder, raw, config, task, pooling, tokenizer),
+        config=facts_for_tasks(folder, raw, family, config, task, pooling, tokenizer),
         tokenizer=tokenizer,
         source="huggingface",
         attention_mask="attention_mask",
     )
-
-
-def find_folder(source: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a source, downloaded first when it is a hub id."""
-    if str(source) == DEMO:
-        return Path(__file__).parents[2] / "demo_model"
-    path = Path(source)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelFormatError(f"{path.name} has no config.json; a Hugging Face folder needs one")
-        return path
-    if path.exists() or not _HUB_ID.match(str(source)) or str(source).count("/") > 1:
-        raise ArgumentError(f"{str(source)!r} is no folder, and no hub id such as 'name' or 'owner/name'")
-    return _download(str(source), revision)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise ArgumentError(f"{name!r} is no local folder, and huggingface_hub is not installed: {error}") from error
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ArgumentError(
-            f"{name!r} is no local folder, and could not be downloaded as a hub model: {line}. Check the name and the "
-            "connection, or give a path"
-        ) from error
-
-
-def _task(raw: Mapping[str, Any], family: Family, task: str | None, pooling: Pooling | None) -> str:
-    if task is not None and task not in TASKS:
-        raise ArgumentError(f"import_model: unknown task {task!r}; allowed: {', '.join(TASKS)}")
-    found = None
-    for architecture in raw.get("architectures") or []:
-        for suffix, meant in TASK_OF_SUFFIX.items():
-            if str(architecture).endswith(suffix):
-                found = meant
-                break
-    if found == "encode" and pooling is not None:
-        found = "embed"
-    chosen = task or found or ("embed" if pooling is not None else "encode")
-    if task == "classify" and found == "token-classify":
-        chosen = "token-classify"
-    if chosen not in ("embed", "encode") and chosen not in family.heads:
-        raise UnsupportedModelError(
-            f"{family.model_types[0]} has no head for {chosen}; it has {', '.join(family.heads)}"
-        )
-    return chosen
 
 
 def _paths(family: Family, config: EncoderConfig) -> dict[str, str]:
@@ -150,14 +100,17 @@ def _untie(tensors: dict[str, Any], head: Head, word: str, needed: checked.Shape
         base = tensors.get(f"{word}.weight")
         if own is not None and base is not None and (own.shape != base.shape or not torch.equal(own, base)):
             tensors[f"{path}.weight"] = own
+        if f"{path}.weight" in tensors or (own is None and not config.tied):
             needed[f"{path}.weight"] = (config.vocabulary, config.embedding_size)
 
 
-def _spare(family: Family) -> list[str]:
-    """Weights of heads that this task does not use."""
+def _spare(family: Family, raw: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Modules of heads that this task does not use: the family's, and those of an architecture that we do not know."""
     spare = [name for head in family.heads.values() for name in (*head.names.values(), *head.tied)]
     if family.pooler is not None:
         spare.append(family.prefix + family.pooler)
+    if any(task_of(a, family) is None for a in raw.get("architectures") or []):
+        spare += [n for n in names if not n.startswith(family.prefix)]
     return spare
 
 
@@ -190,8 +143,8 @@ def _draw(
     hidden = encoder(build, config, paths, inputs)
     if head is None:
         if task == "embed":
-            shape = pooling or Pooling()
-            pooled = heads.sentence_embedding(build, hidden, inputs["attention_mask"], shape.modes, shape.normalize)
+            assert pooling is not None
+            pooled = heads.sentence_embedding(build, hidden, inputs["attention_mask"], pooling.modes, pooling.normalize)
             net.output(pooled, "sentence_embedding")
             return
         net.output(hidden, "last_hidden_state")

@@ -1,6 +1,6 @@
 """ELECTRA: embeddings of their own size, heads of their own."""
 
-from .family import PLAIN_SPAN, PLAIN_TOKENS, USUAL_KEYS, USUAL_NAMES, Family, Head
+from .family import PLAIN_SPAN, PLAIN_TOKENS, USUAL_KEYS, USUAL_NAMES, USUAL_TASKS, Family, Head
 
 ELECTRA = Family(
     model_types=("electra",),
@@ -21,5 +21,7 @@ ELECTRA = Family(
         "token-classify": PLAIN_TOKENS,
         "answer": PLAIN_SPAN,
     },
-    ignored=("discriminator_predictions.", "embeddings.position_ids"),
+    ignored=("discriminator_predictions", "embeddings.position_ids"),
+    classes=("Electra",),
+    tasks={**USUAL_TASKS, "ForPreTraining": "encode"},  # the discriminator: it has no language model's head
 )

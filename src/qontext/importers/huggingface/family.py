@@ -38,6 +38,10 @@ class Family:
     ignored:     beginnings of weight names that are known and not needed
     fixed:       configuration fields that the family always has
     roberta_positions: positions count from padding_idx + 1
+    classes:     beginnings of the names in config.json's architectures
+    tasks:       end of those names -> task; other names have heads that we do not have
+    defaults:    configuration field -> value where config.json lacks the key and the family's default is its own
+    pad:         pad_token_id where config.json lacks it
     """
 
     model_types: tuple[str, ...]
@@ -49,9 +53,19 @@ class Family:
     fixed: Mapping[str, object] = field(default_factory=dict)
     roberta_positions: bool = False
     pooler: str | None = None
-    pooler_activation: str = "tanh"
+    classes: tuple[str, ...] = ()
+    tasks: Mapping[str, str] = field(default_factory=lambda: USUAL_TASKS)
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    pad: int = 0
 
 
+USUAL_TASKS = {
+    "Model": "encode",
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "classify",
+    "ForTokenClassification": "token-classify",
+    "ForQuestionAnswering": "answer",
+}
 USUAL_KEYS = {
     "vocabulary": "vocab_size",
     "hidden": "hidden_size",
@@ -87,6 +101,7 @@ __all__ = [
     "PLAIN_TOKENS",
     "USUAL_KEYS",
     "USUAL_NAMES",
+    "USUAL_TASKS",
     "EncoderConfig",
     "Family",
     "Head",

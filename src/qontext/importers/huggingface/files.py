@@ -8,6 +8,7 @@ import torch
 
 from ...errors import ModelFormatError, all_problems
 from ..safetensors_file import read_safetensors
+from .hub import is_snapshot
 
 MAX_JSON_BYTES = 16 << 20
 MAX_TOKENIZER_BYTES = 64 << 20
@@ -75,10 +76,10 @@ def shard_problem(folder: Path, name: str) -> str | None:
     """Why a file that an index names is not used; None when it is fine."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return f"{name!r} leads out of the folder; shards must lie in it"
-    path = folder / name
-    hub_cache = folder.resolve().parent.parent / "blobs"  # the hub's cache links every file of a snapshot to its blobs
+    path, home = folder / name, folder.resolve()
     resolved = path.resolve()
-    if not resolved.is_relative_to(folder.resolve()) and not resolved.is_relative_to(hub_cache):
+    blob = is_snapshot(home) and resolved.is_relative_to(home.parent.parent / "blobs")
+    if not resolved.is_relative_to(home) and not blob:
         return f"{name!r} is a link out of the folder; shards must lie in it"
     if not path.is_file():
         return f"{name!r} is missing"
@@ -100,5 +101,6 @@ def read_tokenizer(folder: Path) -> str | None:
     if vocabulary.is_file():
         from .wordpiece import tokenizer_from_vocabulary
 
-        return tokenizer_from_vocabulary(vocabulary, optional_json(folder / "tokenizer_config.json"))
+        kind = optional_json(folder / "config.json").get("model_type", "bert")
+        return tokenizer_from_vocabulary(vocabulary, optional_json(folder / "tokenizer_config.json"), str(kind))
     return None

@@ -24,6 +24,8 @@ MPNET = Family(
     pooler="pooler.dense",
     heads=ROBERTA_HEADS,
     ignored=("embeddings.position_ids",),
-    fixed={"types": 0},
+    fixed={"types": 0, "padding_idx": 1},  # positions count from 2 whatever pad_token_id says
     roberta_positions=True,
+    classes=("MPNet",),
+    pad=1,
 )

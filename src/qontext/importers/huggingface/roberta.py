@@ -22,4 +22,6 @@ ROBERTA = Family(
     heads=ROBERTA_HEADS,
     ignored=("embeddings.position_ids",),
     roberta_positions=True,
+    classes=("Roberta", "XLMRoberta"),
+    pad=1,
 )

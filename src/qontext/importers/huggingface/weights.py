@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from ...errors import ArgumentError, WeightsError, all_problems
+from ...errors import ArgumentError, UnsupportedModelError, WeightsError, all_problems
 from ...models.encoder import layer_path
 from ...models.encoder_config import EncoderConfig
 from .family import LAYER, Family, Head
 
 Shapes = dict[str, tuple[int, ...]]
 CHECKS = ("warn", "strict", "off")
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def encoder_shapes(config: EncoderConfig, paths: Mapping[str, str]) -> Shapes:
@@ -76,6 +77,12 @@ def with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str, needed: Iterab
     return {prefix + n if prefix + n in wanted or n not in wanted else n: t for n, t in tensors.items()}
 
 
+def _within(name: str, modules: set[str]) -> bool:
+    """Whether a weight is one of these modules' own, or a part of theirs: "classifier.weight" is of "classifier"."""
+    parts = name.split(".")
+    return any(".".join(parts[: i + 1]) in modules for i in range(len(parts)))
+
+
 def check_weights(
     tensors: Mapping[str, torch.Tensor], needed: Shapes, family: Family, spare: Iterable[str], finite: str
 ) -> dict[str, torch.Tensor]:
@@ -84,15 +91,21 @@ def check_weights(
     Args:
         tensors: the checkpoint.
         needed: names and shapes.
-        spare: beginnings of names that may be there without being used.
+        spare: modules (whole names between dots) that may be there without being used.
         finite: what to do about NaN and Inf: "warn", "strict" (refuse) or "off" (do not look).
     Raises:
         WeightsError: listing every missing, left-over, misshaped and (strict) not finite weight.
+        UnsupportedModelError: weights of eight bits, which mean nothing without their scales.
     """
     if finite not in CHECKS:
         raise ArgumentError(f"check_weights is {finite!r}, allowed: {', '.join(CHECKS)}")
     problems = []
-    ignored = (*spare, *(family.prefix + i for i in family.ignored), *family.ignored)
+    ignored = {*spare, *(family.prefix + i for i in family.ignored), *family.ignored}
+    narrow = [f"{n} is {t.dtype}" for n, t in tensors.items() if t.is_floating_point() and t.dtype not in _FLOATS]
+    if narrow:
+        raise UnsupportedModelError(
+            all_problems("weights are quantised; dequantise them first, and save as float", narrow)
+        )
     for name, shape in needed.items():
         found = tensors.get(name)
         if found is None:
@@ -103,7 +116,7 @@ def check_weights(
         elif not found.is_floating_point():
             problems.append(f"wrong type: {name} is {found.dtype}, expected a float type")
     problems += [
-        f"left over: {n} {list(t.shape)}" for n, t in tensors.items() if n not in needed and not n.startswith(ignored)
+        f"left over: {n} {list(t.shape)}" for n, t in tensors.items() if n not in needed and not _within(n, ignored)
     ]
     if problems:
         raise WeightsError(all_problems("the weights do not fit the configuration", problems))
