@@ -96,6 +96,8 @@ def _understand(rewriter: Rewriter, mask: ir.Value, axes: Sequence[int]) -> Fact
             continue
         for place, inverted in ((p, i) for p in places for i in (False, True)):
             try:
+                if inverted and probes[0].is_compared_with_one(results[0]):
+                    raise NoFusion(f"{root.name!r} is compared with 1 and may hold ids")
                 found = [p.classify(r, places[place], inverted) for p, r in zip(probes, results, strict=True)]
                 causal, fill = _agree(found)
             except NoFusion as no:
@@ -139,6 +141,11 @@ class _Probe:
         allowed = [wide((p != 0) != inverted) for p in self.patterns]
         return _classify(results[0 if inverted else 1], results[:count], allowed)
 
+    def is_compared_with_one(self, results: Sequence[torch.Tensor]) -> bool:
+        """Other numbers than 0 and 1 count as 0: what ids that are compared with a padding id 1 do."""
+        others = results[len(self.patterns) :]
+        return bool(others) and all(torch.equal(results[0], other) for other in others)
+
     def check_other_numbers(self, root: ir.Value, results: Sequence[torch.Tensor]) -> None:
         """Other numbers than 0 and 1 count as 1, or the root is an input of whole numbers and taken for a 0/1 mask."""
         others = results[len(self.patterns) :]
@@ -178,6 +185,8 @@ def _classify(
         allowed: the patterns, None for "everything".
     """
     high = full.amax()
+    if full.dtype == torch.bool and not bool(high):
+        raise NoFusion("it allows nothing")
     if full.is_floating_point() and not (bool(high.isfinite()) and all(bool((r == r).all()) for r in results)):
         raise NoFusion("it computes NaN, or masks everything")
     reachable = full == high
@@ -201,7 +210,10 @@ def _classify(
         raise NoFusion(f"it adds different values to masked scores, {float(low.min()):g} to {float(low.max()):g}")
     if full.dtype == torch.bool:
         return causal, None
-    return causal, float(low[0].double() - high.double()) if low.numel() else 0.0
+    fill = float(low[0].double() - high.double()) if low.numel() else 0.0
+    if fill > 0:
+        raise NoFusion("it raises what it should mask")
+    return causal, fill
 
 
 def _agree(found: list[tuple[bool, float | None]]) -> tuple[bool, float | None]:
@@ -261,15 +273,16 @@ def _inputs_of(op: Op) -> frozenset[str]:
 
 
 def _is_plain(rewriter: Rewriter, mask: ir.Value) -> bool:
-    """A boolean input, cast or given axes at most: the form that this rule makes."""
-    if mask.dtype != ir.DataType.BOOL:
-        return False
-    node, casts = rewriter.producer(mask), 0
-    while node is not None and node.domain == "" and node.op_type in ("Unsqueeze", "Cast"):
-        mask = node.inputs[0] or mask
-        casts += node.op_type == "Cast"
-        node = rewriter.producer(mask)
-    return node is None and casts <= 1 and rewriter.constant(mask) is None
+    """An input, cast to boolean and then given axes where it needs them: the form that this rule makes."""
+    for kind in ("Unsqueeze", "Cast"):
+        node = rewriter.producer(mask, kind)
+        if mask.dtype == ir.DataType.BOOL and node is not None and node.domain == "" and node.inputs[0] is not None:
+            mask = node.inputs[0]
+    return (
+        mask.producer() is None
+        and not mask.is_initializer()
+        and (mask.dtype is None or not mask.dtype.is_floating_point())
+    )
 
 
 def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
