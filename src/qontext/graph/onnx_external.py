@@ -31,6 +31,8 @@ from .onnx_walk import Found
 
 _KEYS = ("location", "offset", "length", "checksum")
 _NUMBER = re.compile(r"[0-9]{1,19}")
+# Copy-on-write, without setting memory aside for copies that nobody makes.
+_PRIVATE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -169,7 +171,7 @@ class ExternalFiles:
                 after = os.fstat(file)
                 if _identity(before) != _identity(after) or _refusal(after) is not None:
                     raise ModelFormatError(f"external data {location!r} changed while the model was read")
-                return mmap.mmap(file, 0, access=mmap.ACCESS_COPY) if after.st_size else b""
+                return mmap.mmap(file, 0, _PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) if after.st_size else b""
             finally:
                 os.close(file)
         except OSError as error:

@@ -71,9 +71,11 @@ def family_of(node: ir.Node) -> Family | None:
     return None
 
 
-def convert(node: ir.Node, family: Family, graph: ir.Graph, inference: Inference, ledger: Ledger) -> None:
+def convert(node: ir.Node, family: Family, graph: ir.Graph, inference: Inference, ledger: Ledger) -> list[ir.Node]:
     """Puts nodes that qontext knows in the place of a foreign one and infers them.
 
+    Returns:
+        The new nodes, in order.
     Raises:
         UnsupportedOperatorError: an input, output or attribute that cannot be honoured.
         GraphError, ShapeError: operands that do not fit.
@@ -99,3 +101,4 @@ def convert(node: ir.Node, family: Family, graph: ir.Graph, inference: Inference
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     ledger.fuse(f"import from {family.name}", [node], site.main())
     graph.remove(node, safe=True)
+    return site.added

@@ -24,7 +24,7 @@ class Site:
         self._graph = graph
         self._inference = inference
         self._left = values_of(node)
-        self._added: list[ir.Node] = []
+        self.added: list[ir.Node] = []
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -145,12 +145,12 @@ class Site:
         else:
             domain, name, settings = "", op, attributes
         node = ir.Node(domain, name, given, attributes_of(settings), num_outputs=len(wanted))
-        node.name = f"{self.node.name}/{name}" + (f"_{len(self._added)}" if self._added else "")
+        node.name = f"{self.node.name}/{name}" + (f"_{len(self.added)}" if self.added else "")
         set_origin(node, origin_of(self.node))
         for i, (value, want) in enumerate(zip(node.outputs, wanted, strict=True)):
             value.name = "" if not want else node.name if len(wanted) == 1 else f"{node.name}:{i}"
         self._graph.insert_before(self.node, node)
-        self._added.append(node)
+        self.added.append(node)
         self._inference.infer(node)
         return node.outputs[0] if len(wanted) == 1 else tuple(node.outputs)
 
@@ -182,7 +182,7 @@ class Site:
 
     def main(self) -> ir.Node:
         """The added node that stands for the foreign one in reports: the last of ours, else the last of all."""
-        return next((n for n in reversed(self._added) if n.domain == DOMAIN), self._added[-1])
+        return next((n for n in reversed(self.added) if n.domain == DOMAIN), self.added[-1])
 
 
 def same(a: AnyDim, b: AnyDim) -> bool:

@@ -1,4 +1,8 @@
-"""Operators whose operands say how big their result is: a few bytes of a file must not make terabytes."""
+"""A few bytes of a file must not make terabytes.
+
+Some operators read the size of their result from operands; others make constants grow step by step. Both are counted
+before anything of that size is allocated.
+"""
 
 import math
 
@@ -9,6 +13,8 @@ from ..errors import UnsupportedModelError
 from ..ops.infer import Inference
 
 MAX_ELEMENTS = 1 << 26
+_MAX_RESULT = 1 << 33
+_CONSTANT_BYTES = 1 << 30
 
 
 def check_growth(node: ir.Node, inference: Inference) -> None:
@@ -24,6 +30,39 @@ def check_growth(node: ir.Node, inference: Inference) -> None:
                 f"node {node.name!r} ({node.op_type}) would make {shown} elements; at most {MAX_ELEMENTS} are made "
                 "from the sizes in a file"
             )
+
+
+class Growth:
+    """What the nodes of one graph make, counted node by node.
+
+    Args:
+        graph: its weights say how much may be computed from constants alone.
+    """
+
+    def __init__(self, graph: ir.Graph):
+        weights = [v.const_value.nbytes for v in graph.initializers.values() if v.const_value is not None]
+        # Folding a graph may hold each weight in a few forms at once (transposed, cast, joined), not in hundreds.
+        self._left = _CONSTANT_BYTES + 4 * sum(weights)
+        self._fed = set(graph.inputs)
+
+    def count(self, node: ir.Node, inference: Inference) -> None:
+        """Raises UnsupportedModelError when a result is too big, or constants have grown too much in all."""
+        fed = any(v in self._fed for v in node.inputs)
+        for value in node.outputs:
+            if fed:
+                self._fed.add(value)
+            pair = inference.known.get(value)
+            if pair is None:
+                continue
+            largest = max(t.numel() for t in pair)
+            if not fed:
+                self._left -= largest * pair[0].dtype.itemsize
+            if largest > _MAX_RESULT or self._left < 0:
+                raise UnsupportedModelError(
+                    f"node {node.name!r} ({node.op_type}) makes {largest} elements"
+                    + ("" if fed else ", and constants before it make many more")
+                    + "; so much cannot come from a file of this size"
+                )
 
 
 Operands = list[torch.Tensor | None]

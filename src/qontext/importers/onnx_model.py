@@ -18,7 +18,7 @@ from ..ops.declare import Op
 from ..ops.infer import Inference
 from ..ops.operators import operators
 from . import contrib
-from .onnx_growth import check_growth
+from .onnx_growth import Growth, check_growth
 from .onnx_inputs import attention_mask_of, check_types, longest_of, name_sizes, rules_of
 from .onnx_names import name_nodes, set_origins
 from .onnx_nodes import check_nodes, check_operands, operator_problem
@@ -131,12 +131,14 @@ def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> Inference:
     for value in declared:
         value.shape = None  # where nothing can be inferred, what the file says is not to be relied on
     inference = Inference(ops, _opset(graph))
+    growth = Growth(graph)
     for value in graph.inputs:
         inference.declare(value)
     for node in list(graph):
         family = contrib.family_of(node)
         if family is not None:
-            contrib.convert(node, family, graph, inference, ledger)
+            for made in contrib.convert(node, family, graph, inference, ledger):
+                growth.count(made, inference)
             continue
         if node.domain == "":
             check_operands(node)
@@ -147,6 +149,7 @@ def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> Inference:
             if repr(node.name) in error.message:
                 raise
             raise type(error)(f"node {node.name!r} ({node.op_type}): {error.message}") from error
+        growth.count(node, inference)
     _compare(declared, inference)
     return inference
 
