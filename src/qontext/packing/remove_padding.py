@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
+import torch
 
 from ..graph.attributes import attributes_of, values_of
 from ..graph.dims import Dim
@@ -150,6 +151,8 @@ class _Pass:
         self.report.nodes.append(Packed(node.name or "", node.op_type))
         for old, value in zip(node.outputs, new.outputs, strict=True):
             if op == "FirstTokens":
+                if old.is_graph_output():
+                    value.name, old.name = old.name, f"{old.name}/before_packing"
                 old.replace_all_uses_with(value, replace_graph_outputs=True)
             else:
                 self.packed[old] = value
@@ -196,14 +199,30 @@ class _Pass:
         if mask is not None or len([v for v in node.outputs if v.name]) > 1:
             raise _Refused("its extra outputs are wanted in padded form")
         if position_table is not None:
-            if positions is None or not self.token_shaped(positions):
+            counted = positions is None and values_of(node).get("padding_idx", -1) < 0
+            if not counted and (positions is None or not self.token_shaped(positions)):
                 raise _Refused("its positions are not given for each token")
-            positions = self.pack(positions, node)
+            if positions is None:
+                positions = self._places(node, values_of(node).get("position_offset", 0))
+            else:
+                positions = self.pack(positions, node)
         assert ids is not None
         if types is not None and not self.token_shaped(types):
             raise _Refused("its token types are not given for each token")
         types = None if types is None else self.pack(types, node)
         return [self.pack(ids, node), word, positions, position_table, types, type_table, weight, bias]
+
+    def _places(self, before: ir.Node, offset: int) -> ir.Value:
+        """Positions that count from `offset`: the place of each token in its padded row."""
+        length = self._node(before, "", "Shape", [self.mask], {"start": 1, "end": 2}, 1, "packing/length")
+        inputs = [self.token_index, length.outputs[0]]
+        place = self._node(before, "", "Mod", inputs, {}, 1, "packing/place")
+        if not offset:
+            return place.outputs[0]
+        number = {"value": torch.tensor([offset])}
+        first = self._node(before, "", "Constant", [], number, 1, "packing/first_position")
+        both = [place.outputs[0], first.outputs[0]]
+        return self._node(before, "", "Add", both, {}, 1, "packing/positions").outputs[0]
 
     def _attention(
         self, node: ir.Node, attributes: dict[str, Any], heads: int
