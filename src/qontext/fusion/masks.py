@@ -293,7 +293,16 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
     attributes = {**rewriter.attributes(node), "empty_row": found.empty_row if fact.root is not None else "zeros"}
     if fact.causal:
         attributes["kind"] = "causal"
-    rewriter.replace(RULE.name, [node, *fact.nodes], op, inputs, attributes, list(node.outputs), note=_words(fact))
+    rewriter.replace(
+        RULE.name,
+        [node, *fact.nodes],
+        op,
+        inputs,
+        attributes,
+        list(node.outputs),
+        note=_words(fact),
+        origin=[node],  # the arithmetic of a mask stands far from the attention
+    )
 
 
 def _words(fact: Fact) -> str:

@@ -188,6 +188,7 @@ class Rewriter:
         results: Sequence[ir.Value | None] = (),
         note: str = "",
         at: ir.Node | None = None,
+        origin: Sequence[ir.Node] = (),
     ) -> ir.Node:
         """Puts one node in place of several.
 
@@ -197,12 +198,13 @@ class Rewriter:
             results: old values, one for each output of the new node (None for an output nobody had before).
             note: for the record; the telling attributes of the new node when left out.
             at: insert before this node (the producer of results[0] when left out).
+            origin: the nodes that say where the new one comes from (all of `old` when left out).
         Raises:
             NoFusion: when the new node would change type or shape of a result.
         """
         anchor = at or next(v.producer() for v in results if v is not None)
         assert anchor is not None
-        node = self.insert(anchor, op, inputs, attributes, len(results), origin=old)
+        node = self.insert(anchor, op, inputs, attributes, len(results), origin=origin or old)
         for value, new in zip(results, node.outputs, strict=True):
             if value is not None:
                 self._check_same(value, new, node)
