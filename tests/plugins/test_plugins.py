@@ -108,6 +108,21 @@ def test_a_rule_of_the_users_puts_it_into_a_graph():
     assert any(line.startswith("layer_norm_plugin: 1 operator (LayerNorm) -> LayerNormPlugin") for line in lines)
 
 
+def test_an_engine_that_a_rule_changed_is_saved_and_written_as_onnx(tmp_path):
+    ids = np.arange(6, dtype=np.int64).reshape(2, 3)
+    engine = qx.build(standard_model(), plugins=[LAYER_NORM], rules=[RULE], tune=False)
+    want = torch.from_numpy(engine.run({"input_ids": ids})["y"])
+    engine.save(tmp_path / "model.qx")
+    loaded = qx.load(tmp_path / "model.qx", plugins=[LAYER_NORM])
+    assert torch.equal(torch.from_numpy(loaded.run({"input_ids": ids})["y"]), want)
+    engine.save_onnx(tmp_path / "fused.onnx")
+    imports = {o.domain: o.version for o in onnx.load(tmp_path / "fused.onnx").opset_import}
+    assert imports["homework"] == 1
+    session = ort.InferenceSession(str(tmp_path / "fused.onnx"), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"input_ids": ids})
+    assert relative_rms(torch.from_numpy(got), want) < TOLERANCE
+
+
 def test_a_refusal_of_the_rule_is_recorded_with_its_reason():
     net = qx.Network("flat")
     x = net.input("x", "float32", ("T", E))
