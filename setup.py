@@ -24,8 +24,8 @@ NOTE = "NOT_BUILT.txt"
 
 COMMON = [
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics",
-    "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unused-function",
-    "-Wno-psabi", "-Wno-ignored-attributes",
+    "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-ffp-contract=fast",
+    "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-psabi", "-Wno-ignored-attributes",
 ]  # fmt: skip
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]

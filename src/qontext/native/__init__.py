@@ -1,7 +1,7 @@
 """qontext's own CPU kernels: a small C++ library with a plain C interface, called through ctypes.
 
-It is built at install and optional: `available()` and `status()` say whether it is here, and why not. Kernels write into
-tensors that the caller gives. Importing this package loads nothing; the first call does.
+It is built at install and optional: `available()` and `status()` say whether it is here, and why not. Kernels write
+into tensors that the caller gives. Importing this package loads nothing; the first call does.
 """
 
 from qontext.native.attention import attention, attention_fused

@@ -18,8 +18,8 @@ _PROBLEMS = {
 }
 MAX_HEAD_SIZE = 256
 
-# Where q, k and v of head 0 stand in a row of a fused projection, and how far heads are apart, in units of the head size.
-# `N` is filled in with the number of heads.
+# Where q, k and v of head 0 stand in a row of a fused projection of n heads, and how far heads are apart, in units of
+# the head size.
 _FUSED = {"three N D": (lambda n: (0, n, 2 * n), 1), "N three D": (lambda _: (0, 1, 2), 3)}
 
 
@@ -45,15 +45,16 @@ def attention(
     """out = softmax(softcap(q k^T * scale) + bias, masked) v for every head; sums and softmax in fp32.
 
     Padded: q `[B, S, N, D]`, k `[B, Skv, Nkv, D]`, v `[B, Skv, Nkv, Dv]`, out `[B, S, N, Dv]`. Packed, with
-    `cu_seqlens_q` and `cu_seqlens_k` int32 `[B + 1]`: `[T, N, D]` and so on. All may be views with any strides as long as
-    the last axis is contiguous; heads n and n + 1 share a key head when N is a multiple of Nkv. D and Dv are at most 256.
+    `cu_seqlens_q` and `cu_seqlens_k` int32 `[B + 1]`: `[T, N, D]` and so on. All may be views with any strides as long
+    as the last axis is contiguous. N is a multiple of Nkv: N / Nkv neighbouring query heads share a key head. D and Dv
+    are at most 256.
 
     Query i of a sequence stands at key position i + offset; the default offset is (valid keys - queries), so the last
     query meets the last key. `causal` hides later keys, `window` (left, right) keys farther away than that (-1: no
-    limit), and `prefix` int32 `[B]` shows the first keys of a sequence to every query in spite of `causal`. `kv_counts` int32
-    `[B]` says how many keys are valid. `bias` (float, may hold -inf) and `mask` (bool or uint8, nonzero is visible) are
-    `[B or 1, N or 1, S or 1, Skv or 1]`, indexed within the sequence when packed. A query without a visible key gives
-    zeros, or with `empty_row="uniform"` the mean of all its values. `scale` is 1 / sqrt(D) by default.
+    limit), and `prefix` int32 `[B]` shows the first keys of a sequence to every query in spite of `causal`. `kv_counts`
+    int32 `[B]` says how many keys are valid. `bias` (float, may hold -inf) and `mask` (bool or uint8, nonzero is
+    visible) are `[B or 1, N or 1, S or 1, Skv or 1]`, indexed within the sequence when packed. A query without a
+    visible key gives zeros, or with `empty_row="uniform"` the mean of its values. `scale` is 1 / sqrt(D) by default.
 
     Raises ShapeError, DTypeError, InputError (boundaries or counts), ArgumentError, DeviceError.
     """
@@ -108,14 +109,16 @@ def attention_fused(
 ) -> torch.Tensor:
     """Self attention from a fused projection, without making views of its parts.
 
-    `layout` is one of `B S`, `S B`, `T` followed by `(three N D)` or `(N three D)`: qkv is `[B, S, 3E]`, `[S, B, 3E]` or
-    `[T, 3E]` (further axes of length 1 are allowed), out the same with E; both contiguous. `T` needs `cu_seqlens`. The other
-    arguments and errors are those of `attention`.
+    `layout` is one of `B S`, `S B`, `T` followed by `(three N D)` or `(N three D)`: qkv is `[B, S, 3E]`, `[S, B, 3E]`
+    or `[T, 3E]` (further axes of length 1 are allowed), out the same with E; both contiguous. `T` needs `cu_seqlens`.
+    The other arguments and errors are those of `attention`.
     """
     leading, _, inner = layout.partition(" (")
     order = _FUSED.get(inner.removesuffix(")"))
     if order is None or leading not in ("B S", "S B", "T"):
-        raise ArgumentError(f"unknown layout {layout!r}; known are 'B S', 'S B' or 'T' with '(three N D)' or '(N three D)'")
+        raise ArgumentError(
+            f"unknown layout {layout!r}; known are 'B S', 'S B' or 'T' with '(three N D)' or '(N three D)'"
+        )
     packed = leading == "T"
     if packed != (cu_seqlens is not None):
         raise ArgumentError(f"layout {layout!r} {'needs' if packed else 'does not take'} cu_seqlens")
@@ -170,7 +173,7 @@ _NO_FIELD = (0, 0, 0, 0, 0, 0, 0)
 
 
 def _field(name: str, t: torch.Tensor | None, batch: int, heads: int, rows: int, columns: int) -> tuple[int, ...]:
-    """(address, four strides, rows, columns) of a bias or mask; an axis of length 1 gets stride 0. 0 in sizes: any length."""
+    """(address, four strides, rows, columns) of a bias or mask. Axes of length 1 get stride 0; a size 0 allows any."""
     if t is None:
         return _NO_FIELD
     on_cpu(name, t)
@@ -178,7 +181,9 @@ def _field(name: str, t: torch.Tensor | None, batch: int, heads: int, rows: int,
         raise ShapeError(f"{name} has shape {tuple(t.shape)}; wanted [B or 1, N or 1, S or 1, Skv or 1]")
     for got, wanted in zip(t.shape, (batch, heads, rows, columns), strict=True):
         if got not in (1, wanted) and wanted:
-            raise ShapeError(f"{name} has shape {tuple(t.shape)}; wanted {(batch, heads, rows, columns)} with 1 allowed on each axis")
+            raise ShapeError(
+                f"{name} has shape {tuple(t.shape)}; wanted {(batch, heads, rows, columns)} with 1 allowed on each axis"
+            )
     strides = [0 if length == 1 else step for length, step in zip(t.shape, t.stride(), strict=True)]
     return (t.data_ptr(), *strides, t.shape[2], t.shape[3])
 

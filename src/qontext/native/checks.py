@@ -47,7 +47,7 @@ def has_shape(name: str, x: torch.Tensor, wanted: tuple[int, ...]) -> None:
 
 
 def as_rows(name: str, x: torch.Tensor) -> tuple[int, int, int]:
-    """(rows, size, stride in elements) of a tensor `[..., size]` whose leading axes lie evenly. Raises ArgumentError."""
+    """(rows, size, stride in elements) of `[..., size]` whose leading axes lie evenly. Raises ArgumentError."""
     on_cpu(name, x)
     shape, strides = x.shape, x.stride()
     if not shape:

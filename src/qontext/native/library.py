@@ -122,7 +122,8 @@ def functions() -> SimpleNamespace:
     found, state = _load()
     if found is None:
         raise DeviceError(
-            f"the CPU kernel library of qontext is {state.reason}; use torch operators, or install a compiler and qontext again"
+            f"the CPU kernel library of qontext is {state.reason}; "
+            "use torch operators, or install a C++ compiler and then qontext again"
         )
     return found
 
@@ -133,9 +134,10 @@ def isa() -> str:
 
 
 def set_isa(name: str) -> None:
-    """Puts an instruction set in force for all later calls. Raises ArgumentError when it is unknown or not usable here."""
+    """Puts an instruction set in force for all later calls. Raises ArgumentError when it cannot be used here."""
     index = _check_name(name, "set_isa")
     if not functions().qx_set_isa(index):
         raise ArgumentError(
-            f"set_isa asks for {name!r}, which is not built or not run by this processor; usable are {', '.join(status().usable)}"
+            f"set_isa asks for {name!r}, which is not built or not run by this processor; "
+            f"usable are {', '.join(status().usable)}"
         )

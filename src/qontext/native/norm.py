@@ -38,7 +38,7 @@ def skip_layer_norm(
 ) -> torch.Tensor:
     """out = norm(x + skip + bias) * gamma + beta, statistics in fp32; `rms` leaves the mean out.
 
-    x, skip, out, sum_out: `[..., E]` of one dtype; gamma, beta, bias: `[E]`, all fp32 or all of another one float dtype.
+    x, skip, out, sum_out: `[..., E]` of one dtype; gamma, beta, bias: `[E]`, all of one float dtype.
     `sum_out` takes x + skip + bias. `out` may be `x` or `skip` itself.
     Raises ShapeError, DTypeError, ArgumentError, DeviceError.
     """
@@ -122,7 +122,8 @@ def embed_layer_norm(
     period = ids.shape[-1] if ids.dim() else 1
     if position is not None and positions is None and not 0 <= position_offset <= position.shape[0] - period:
         raise ShapeError(
-            f"position has {position.shape[0]} rows; {period} tokens from {position_offset} on need {period + position_offset}"
+            f"position has {position.shape[0]} rows; "
+            f"{period} tokens from {position_offset} on need {period + position_offset}"
         )
     dtype = _parameter("beta", beta, size, _parameter("gamma", gamma, size, None))
     parameter_code = code if dtype is None else dtype_code("gamma", torch.empty(0, dtype=dtype))
