@@ -172,7 +172,7 @@ def test_a_model_without_tokenizer_imports_but_has_no_text_tasks(folder):
     (path / "vocab.txt").unlink()
     engine = qx.build(qx.import_model(path), tune=False)
     assert engine.run({"input_ids": [[2, 5, 3]]})["logits"].shape[1] == 3
-    with pytest.raises(TokenizerError, match="put tokenizer.json beside"):
+    with pytest.raises(TokenizerError, match=r"put tokenizer\.json beside"):
         qx.pipeline("fill-mask", engine)
 
 

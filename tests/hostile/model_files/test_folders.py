@@ -66,6 +66,41 @@ def test_nan_weights_warn_or_refuse(folder):
         qx.import_model(folder, check_weights="maybe")
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_eight_bits_are_refused(folder, dtype):
+    def edit(tensors):
+        for name in [n for n, t in tensors.items() if t.dim() == 2]:
+            tensors[name] = tensors[name].to(dtype)
+
+    change_weights(folder, edit)
+    with pytest.raises(
+        UnsupportedModelError, match=r"(?s)dequantise them first.*word_embeddings\.weight is torch\.float8"
+    ):
+        qx.import_model(folder)
+
+
+def test_positions_after_the_padding_must_be_left(tmp_path):
+    sizes = {**SIZES, "vocab_size": 99, "max_position_embeddings": 20}
+    tf.RobertaModel(tf.RobertaConfig(**sizes, pad_token_id=1)).save_pretrained(tmp_path)
+    assert qx.import_model(tmp_path).config["max_length"] == 18
+    for pad in (19, 90):
+        change(tmp_path, pad_token_id=pad)
+        with pytest.raises(ModelFormatError, match=f"is 20, and positions begin at {pad + 1}.*none is left"):
+            qx.import_model(tmp_path)
+    change(tmp_path, pad_token_id=None)
+    with pytest.raises(ModelFormatError, match="pad_token_id is 'None'"):
+        qx.import_model(tmp_path)
+    change(tmp_path, pad_token_id=...)
+    assert qx.import_model(tmp_path).config["pad_token_id"] == 1
+
+
+def test_mpnet_with_too_few_buckets(tmp_path):
+    sizes = {**SIZES, "max_position_embeddings": 20, "relative_attention_num_buckets": 16}
+    tf.MPNetModel(tf.MPNetConfig(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(ModelFormatError, match="relative_attention_num_buckets is 16, allowed are 32 to"):
+        qx.import_model(tmp_path)
+
+
 class _Payload:
     def __reduce__(self):
         return (pytest.fail, ("the pickle was opened",))
@@ -97,6 +132,20 @@ def test_pickles_are_never_opened(folder, name):
         ({"hidden_act": "__import__('os')"}, ModelFormatError, "hidden_act is"),
         ({"layer_norm_eps": "nan"}, ModelFormatError, "layer_norm_eps"),
         ({"is_decoder": True}, UnsupportedModelError, "decoder"),
+        ({"hidden_act": []}, ModelFormatError, r"hidden_act is '\[\]'"),
+        ({"model_type": ["bert"]}, UnsupportedModelError, "model_type"),
+        ({"position_embedding_type": [1]}, UnsupportedModelError, r"position_embedding_type '\[1\]'"),
+        ({"quantization_config": {"bits": 4}}, UnsupportedModelError, "quantised.*dequantise them first"),
+        ({"pad_token_id": "x"}, ModelFormatError, "pad_token_id is 'x', expected a whole number"),
+        ({"pad_token_id": True}, ModelFormatError, "pad_token_id is 'True'"),
+        ({"pad_token_id": 40}, ModelFormatError, "pad_token_id is 40, allowed are 0 to 39"),
+        ({"pad_token_id": -1}, ModelFormatError, "pad_token_id is -1"),
+        ({"id2label": [1]}, ModelFormatError, "id2label is a list"),
+        ({"id2label": {"1": "a", "2": "b"}}, ModelFormatError, "id2label has keys '1', '2', expected 0 to 1"),
+        ({"id2label": {"0": ["a"]}}, ModelFormatError, "names that are no text"),
+        ({"num_labels": True}, ModelFormatError, "num_labels is 'True'"),
+        ({"num_labels": 0}, ModelFormatError, "num_labels is '0'"),
+        ({"problem_type": ["x"]}, ModelFormatError, "problem_type is"),
         ({"vocab_size": 41}, WeightsError, r"word_embeddings.weight is \[40, 16\], expected \[41, 16\]"),
     ],
 )
@@ -110,7 +159,9 @@ def test_bad_configurations(folder, values, error, words):
 def test_auto_map_on_a_known_family_is_refused(folder, task):
     change(folder, auto_map={"AutoModel": "evil.Evil"})
     (folder / "evil.py").write_text("raise SystemExit('the code of the folder was run')")
-    with pytest.raises(UnsupportedModelError, match="never run.*plain bert, remove auto_map.*export the model to ONNX"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"never run.*plain bert, remove auto_map.*export the model to ONNX"
+    ):
         qx.import_model(folder, task=task)
     change(folder, auto_map=...)
     assert qx.import_model(folder).task == "fill-mask"

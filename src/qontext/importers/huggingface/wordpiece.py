@@ -71,7 +71,8 @@ def _kind(path: Path, config: dict[str, Any], model_type: str) -> str:
     if model_type in _OTHERS and name != "BertTokenizer":
         raise TokenizerError(
             f"{path.name} is no tokenizer of {model_type}, which does not use one; save tokenizer.json beside "
-            "config.json (tokenizer.save_pretrained), or name the tokenizer_class in tokenizer_config.json if it is BertTokenizer"
+            "config.json (tokenizer.save_pretrained), or name the tokenizer_class in tokenizer_config.json if it is "
+            "BertTokenizer"
         )
     return "bert"
 
