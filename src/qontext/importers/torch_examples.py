@@ -58,37 +58,49 @@ def open_axes(examples: Mapping[str, Any], wanted: Mapping[str, Any] | Sequence[
     """Which axes are open, and which of them are the same size.
 
     Ids and masks (whole numbers, two axes) are `[B, S]`, floats with three axes `[B, S, features]`. In every other
-    input an axis is open when its size in the example is the size of one of these. `wanted` overrules this input by
-    input. Raises ArgumentError for a `wanted` that does not fit the examples.
+    input axis 0 is open when its size in the example is B, and an axis behind it when its size is S. `wanted`
+    overrules this input by input. Raises ArgumentError for a `wanted` that does not fit the examples.
     """
     tensors = {name: v for name, v in examples.items() if isinstance(v, torch.Tensor)}
     given = _wanted(tensors, wanted)
     axes: Axes = dict(given)
-    first = [name for name in tensors if name not in given and _leads(tensors[name])]
+    free = [name for name in tensors if name not in given and _leads(tensors[name])]
+    # `[B, S, S]` is a mask of scores beside ids or features, and features of S numbers where it stands alone.
+    first = [name for name in free if not _square(tensors[name])] or free[:1]
     rest = [name for name in tensors if name not in given and name not in first]
     if _length_first(tensors, first, rest):
         names = {0: "S", 1: "B"}
     else:
         names = {0: "B", 1: "S"}
     axes.update({name: dict(names) for name in first})
-    sizes: dict[int, str] = {}
-    for name, open_here in axes.items():
-        for axis, symbol in open_here.items():
-            sizes.setdefault(tensors[name].shape[axis], symbol)
+    sizes = {s: tensors[n].shape[a] for n, open_here in axes.items() for a, s in open_here.items()}
     for name in rest:
-        shape = tensors[name].shape
-        axes[name] = {a: sizes[n] for a, n in enumerate(shape) if n in sizes and n > 1 and a != len(shape)}
+        axes[name] = _like(tensors[name], sizes)
     return axes
+
+
+def _like(tensor: torch.Tensor, sizes: Mapping[str, int]) -> dict[int, str]:
+    """Open axes of another input: a batch stands first, a length behind it, or first where both axes are lengths."""
+    shape, found = tensor.shape, {}
+    for axis, size in enumerate(shape):
+        fitting = [symbol for symbol, known in sizes.items() if known == size and size > 1]
+        if axis == 0 and not (tensor.dim() == 2 and shape[0] == shape[1]):
+            fitting = [s for s in fitting if s != "S"]
+        elif axis > 0:
+            fitting = [s for s in fitting if s != "B"]
+        if fitting:
+            found[axis] = "S" if "S" in fitting else fitting[0]
+    return found
 
 
 def _leads(tensor: torch.Tensor) -> bool:
     """True for inputs that say what B and S are."""
     whole = not tensor.is_floating_point() and not tensor.is_complex()
-    return (whole and tensor.dim() == 2) or (tensor.is_floating_point() and tensor.dim() == 3 and not _square(tensor))
+    return (whole and tensor.dim() == 2) or (tensor.is_floating_point() and tensor.dim() == 3)
 
 
 def _square(tensor: torch.Tensor) -> bool:
-    """True for `[B, S, S]`, a mask of scores rather than features."""
+    """True for `[B, S, S]`."""
     return tensor.dim() == 3 and tensor.shape[1] == tensor.shape[2]
 
 

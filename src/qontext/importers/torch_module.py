@@ -11,10 +11,9 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnx_ir.tensor_adapters import TorchTensor
 from torch.utils import _pytree as pytree
 
-from ..errors import ArgumentError, UnsupportedModelError
+from ..errors import ArgumentError, GraphError, ShapeError, UnsupportedModelError, UnsupportedOperatorError
 from ..graph.model import Model
 from ..graph.tensors import to_onnx
 from ..ops.declare import Op
@@ -45,7 +44,7 @@ def import_module(
     Raises:
         ArgumentError: examples or shapes that do not fit the module.
         UnsupportedModelError: the exporter cannot follow the module; the message says where it gave up.
-        GraphError: what it exported cannot be run.
+        UnsupportedOperatorError: it exported operators that cannot be run.
     """
     check_task(task)
     if not isinstance(module, torch.nn.Module):
@@ -57,11 +56,21 @@ def import_module(
     with _unchanged(module), _quiet():
         program = _export(module, examples, axes, name)
     model = program.model
-    _name_inputs(model.graph, examples, axes, name)
-    assert program.exported_program is not None
-    _name_outputs(model.graph, program.exported_program.call_spec.out_spec, name)
+    exported = program.exported_program
+    assert exported is not None
+    _name_outputs(model.graph, exported.call_spec.out_spec, name)
+    _name_inputs(model.graph, exported, examples, axes, name)
     _own_weights(model.graph)
-    return adopt_graph(model, name, "torch", task, plugins)
+    try:
+        return adopt_graph(model, name, "torch", task, plugins)
+    except UnsupportedOperatorError:
+        raise
+    except (GraphError, ShapeError) as error:
+        opened = ", ".join(sorted({symbol for open_here in axes.values() for symbol in open_here.values()}))
+        raise UnsupportedModelError(
+            f"{name} was exported, but not for every size of {opened or 'its inputs'}: {error.message}. Name the axes "
+            "that really change in dynamic_shapes"
+        ) from error
 
 
 def _export(module: torch.nn.Module, examples: dict[str, Any], axes: Axes, name: str) -> torch.onnx.ONNXProgram:
@@ -132,17 +141,21 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _name_inputs(graph: ir.Graph, examples: Mapping[str, Any], axes: Axes, name: str) -> None:
-    """Writes our names of sizes into the inputs; the exporter makes up its own."""
+def _name_inputs(
+    graph: ir.Graph, program: torch.export.ExportedProgram, examples: Mapping[str, Any], axes: Axes, name: str
+) -> None:
+    """Writes the names of arguments and our names of sizes into the inputs; the exporter may make up its own."""
     tensors = {n: v for n, v in examples.items() if isinstance(v, torch.Tensor)}
-    found = [str(v.name) for v in graph.inputs]
-    if set(found) != set(tensors):
+    arguments = [n for n in program.graph_signature.user_inputs if isinstance(n, str) and n in tensors]
+    if len(arguments) != len(tensors) or len(graph.inputs) != len(tensors):
         raise UnsupportedModelError(
-            f"{name} was exported with the inputs {', '.join(found)}, but was called with {', '.join(tensors)}"
+            f"{name} was exported with the inputs {', '.join(str(v.name) for v in graph.inputs)}, but was called with "
+            f"{', '.join(tensors)}"
         )
-    for value in graph.inputs:
-        shape: list[int | str] = list(tensors[str(value.name)].shape)
-        for axis, symbol in axes.get(str(value.name), {}).items():
+    for value, argument in zip(graph.inputs, arguments, strict=True):
+        value.name = argument
+        shape: list[int | str] = list(tensors[argument].shape)
+        for axis, symbol in axes.get(argument, {}).items():
             shape[axis] = symbol
         value.shape = ir.Shape(shape)
 
@@ -184,10 +197,11 @@ def _own_weights(graph: ir.Graph) -> None:
     """Copies the weights, each once: training the module further must not change the model."""
     copies: dict[tuple[int, torch.dtype, torch.Size, tuple[int, ...]], torch.Tensor] = {}
     for value in graph.initializers.values():
-        held = value.const_value
-        if not isinstance(held, TorchTensor):
+        # The exporter's own class of tensors, or onnx_ir's: both hold the parameter as `raw`.
+        raw = getattr(value.const_value, "raw", None)
+        if not isinstance(raw, torch.Tensor):
             continue
-        raw = held.raw.detach()
+        raw = raw.detach()
         key = (raw.data_ptr(), raw.dtype, raw.shape, raw.stride())
         if key not in copies:
             copies[key] = raw.to("cpu", copy=True).contiguous()
