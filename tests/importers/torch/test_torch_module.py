@@ -190,7 +190,7 @@ class FixedLength(nn.Module):
     [(Branching(), "data-dependent"), (Unlike(), "the module itself is unhappy"), (FixedLength(), "FixedLength")],
 )
 def test_what_cannot_be_exported(module: nn.Module, sentence: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UnsupportedModelError, match="cannot follow|not for every size") as error:
+    with pytest.raises(UnsupportedModelError, match=r"cannot follow|not for every size") as error:
         import_module(module, random(2, 5, 4))
     assert sentence in str(error.value)
     assert "\x1b" not in str(error.value)
