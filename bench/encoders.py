@@ -1,6 +1,6 @@
 """Measures BERT encoders against every installed peer and writes the record as JSON.
 
-Usage: python bench/encoders.py [base|large|mini|minilm] [--output FOLDER] [--seconds S] [--precision fp32 bf16] [--no-ragged]
+Usage: python bench/encoders.py [base|large|mini|minilm] [--output FOLDER] [--seconds S] [--no-ragged]
 """
 
 import argparse

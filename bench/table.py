@@ -35,7 +35,8 @@ def ragged(row):
     ranked = sorted(row["rivals"].items(), key=lambda item: item[1]["median"])
     lines += [f"| {n} | {r['median'] * 1e3:.0f} | {r['sequences_per_s']:.1f} |" for n, r in ranked[:8]]
     lines.append(
-        f"| best peer over ours | **{row['ratio']:.2f}** | the same peer padded: {row.get('ratio_same_peer_padded', 0):.2f} |"
+        f"| best peer over ours | **{row['ratio']:.2f}** | "
+        f"the same peer padded: {row.get('ratio_same_peer_padded', 0):.2f} |"
     )
     return "\n".join(lines)
 
@@ -43,8 +44,9 @@ def ragged(row):
 record = json.loads(Path(sys.argv[1]).read_text())
 machine = record["machine"]
 versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+sets = ", ".join(machine["instruction_sets"])
 print(
-    f"{record['model']}: {machine['processor']}, {machine['threads']} threads, {', '.join(machine['instruction_sets'])}; {versions}; {machine['date']}\n"
+    f"{record['model']}: {machine['processor']}, {machine['threads']} threads, {sets}; {versions}; {machine['date']}\n"
 )
 for kind in dict.fromkeys(r["precision"] for r in record["rows"]):
     print(equal_lengths(record["rows"], kind) + "\n")

@@ -1,4 +1,4 @@
-"""A fused model saved as ONNX is a valid ONNX model: ONNX Runtime runs it through the function bodies, equal numbers."""
+"""A fused model saved as ONNX is a valid ONNX model: ONNX Runtime runs it through the bodies, equal numbers."""
 
 import sys
 from pathlib import Path

@@ -52,7 +52,8 @@ def test_doubled_names_and_unproduced_outputs(net):
     net.output(net.op("Tanh", net.x), "z")
     net.graph.outputs[1].name = "y"
     net.graph.outputs.append(ir.Value(name="nowhere"))
-    with pytest.raises(GraphError, match=r"(?s)2 problems.*two values are called 'y'.*'nowhere' is produced by nothing"):
+    words = r"(?s)2 problems.*two values are called 'y'.*'nowhere' is produced by nothing"
+    with pytest.raises(GraphError, match=words):
         check(net.graph)
 
 
@@ -76,5 +77,5 @@ def test_a_donated_value_has_no_reader_after_its_update(net):
 def test_weights_are_never_written_over(net):
     weight = net.parameter("w", torch.zeros(3, 4))
     net.output(APPEND(weight, net.x, name="append"), "y")
-    with pytest.raises(GraphError, match="node 'append' .* would write over the weight 'w'"):
+    with pytest.raises(GraphError, match=r"node 'append' .* would write over the weight 'w'"):
         check(net.graph, [APPEND])

@@ -24,7 +24,7 @@ def legal(weights, activations, token, channel, group, int4):
 def test_every_combination(settings):
     described = dict(zip(NAMES, settings, strict=True))
     if not legal(*settings):
-        with pytest.raises(ArgumentError, match="needs|goes with"):
+        with pytest.raises(ArgumentError, match=r"needs|goes with"):
             QuantMode.from_description(**described)
         return
     mode = QuantMode.from_description(**described)

@@ -6,10 +6,49 @@ import pytest
 import torch
 import transformers as tf
 
-WORDS = (
-    "the capital of france is paris berlin lies on river rhine seine and a city what which where in country big "
-    "small old new ##s ##ing ##er . , ? ! ' - a b c 1 2 3 caf ##e"
-).split()
+WORDS = [
+    "the",
+    "capital",
+    "of",
+    "france",
+    "is",
+    "paris",
+    "berlin",
+    "lies",
+    "on",
+    "river",
+    "rhine",
+    "seine",
+    "and",
+    "a",
+    "city",
+    "what",
+    "which",
+    "where",
+    "in",
+    "country",
+    "big",
+    "small",
+    "old",
+    "new",
+    "##s",
+    "##ing",
+    "##er",
+    ".",
+    ",",
+    "?",
+    "!",
+    "'",
+    "-",
+    "a",
+    "b",
+    "c",
+    "1",
+    "2",
+    "3",
+    "caf",
+    "##e",
+]
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def import_model(
         return import_onnx(source, task=task, plugins=plugins)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
-            f"import_model: cannot import a {type(source).__name__}; give a folder, a hub id, an .onnx file, or a module"
+            f"import_model: cannot import a {type(source).__name__}; give a folder, hub id, .onnx file or module"
         )
     _refuse_other_files(Path(source))
     from .huggingface import import_folder
@@ -76,8 +76,8 @@ def _refuse_other_files(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
         raise ArgumentError(
-            f"{path.name} is a pickle, which can run code, and is never opened; convert it to safetensors and import the "
-            "folder that holds config.json"
+            f"{path.name} is a pickle, which can run code, and is never opened; convert it to safetensors and import "
+            "the folder that holds config.json"
         )
     if suffix == ".qx":
         raise ArgumentError(f"{path.name} is an engine already; use qontext.load")

@@ -47,8 +47,8 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, max_sequences: int | N
     long = [i for i, n in enumerate(lengths) if n > max_tokens]
     if long:
         raise ArgumentError(
-            f"plan_batches: {len(long)} sequences are longer than the budget of {max_tokens} tokens, the first is number "
-            f"{long[0]} with {lengths[long[0]]}; raise max_tokens or shorten them"
+            f"plan_batches: {len(long)} sequences are longer than the budget of {max_tokens} tokens, the first is "
+            f"number {long[0]} with {lengths[long[0]]}; raise max_tokens or shorten them"
         )
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches: list[Batch] = []

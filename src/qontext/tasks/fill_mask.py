@@ -38,8 +38,8 @@ class FillMask(Pipeline):
         for number, found in enumerate(places):
             if len(found) != 1:
                 raise InputError(
-                    f"fill-mask: text {number} has {len(found)} masks, expected one; write [MASK] where the word belongs: "
-                    f"{items[number][:80]!r}"
+                    f"fill-mask: text {number} has {len(found)} masks, expected one; write [MASK] where the word "
+                    f"belongs: {items[number][:80]!r}"
                 )
         logits = self.run_batches(encodings, "logits")
         results = []
