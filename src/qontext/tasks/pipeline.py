@@ -40,8 +40,9 @@ class Pipeline:
         missing = not set(self.outputs) & set(engine.output_names)
         if self.outputs and missing:
             raise UnsupportedModelError(
-                f"{self.task} needs one of the outputs {', '.join(self.outputs)}; {engine.name} "
-                f"(task {engine.task or 'unknown'}) has {', '.join(engine.output_names)}. Use a model that was trained for {self.task}"
+                f"{self.task} needs one of the outputs {', '.join(self.outputs)}; {engine.name} (task "
+                f"{engine.task or 'unknown'}) has {', '.join(engine.output_names)}. Use a model that was trained for "
+                f"{self.task}"
             )
         self.engine = engine
         self.tokenizer = Tokenizer(engine.tokenizer, engine.config)
