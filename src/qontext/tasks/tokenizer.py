@@ -107,8 +107,8 @@ class Tokenizer:
     def join(self, first: Encoding, second: Encoding) -> Encoding:
         """The pair of two plain encodings, with special tokens; offsets stay those of each text."""
         with _refusing("the tokenizer cannot make pairs"):
-            empty = [self._backend.encode("", add_special_tokens=False) for _ in range(2)]
-            special = list(self._backend.post_process(*empty).ids)
+            empty = self._backend.encode("", add_special_tokens=False)
+            special = list(self._backend.post_process(empty, empty).ids)
         if len(special) < 3:
             raise TokenizerError("the tokenizer adds no special tokens to pairs; question answering needs them")
         lead, middle, last = special[:1], special[1:-1], special[-1:]

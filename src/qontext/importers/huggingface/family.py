@@ -59,7 +59,7 @@ class Family:
     pad: int = 0
 
 
-USUAL_TASKS = {
+USUAL_TASKS: Mapping[str, str] = {
     "Model": "encode",
     "ForMaskedLM": "fill-mask",
     "ForSequenceClassification": "classify",
