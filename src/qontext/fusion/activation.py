@@ -62,8 +62,7 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
 
 def check_bias(node: ir.Node, rewriter: Rewriter) -> tuple[LinearParts, ir.Value]:
     seen = Conditions(node)
-    seen.holds(node.domain == "" and len(node.inputs) == 2, "this is no standard addition")
-    seen.depth = 0
+    seen.candidate(node.domain == "" and len(node.inputs) == 2, "this is no standard addition")
     for i in (0, 1):
         linear = linear_parts(rewriter, rewriter.producer(node.inputs[i]))
         if linear is not None and rewriter.constant(node.inputs[1 - i]) is not None:
@@ -72,7 +71,7 @@ def check_bias(node: ir.Node, rewriter: Rewriter) -> tuple[LinearParts, ir.Value
         raise seen.refusal("it does not add a constant to what a linear layer computes")
     addend = node.inputs[1 - i]
     assert addend is not None
-    seen.depth = 1
+    seen.depth += 1
     seen.holds(linear.bias is None, "the linear layer has a bias already", linear.node)
     seen.holds(linear.activation == "none", f"the activation {linear.activation} stands between", linear.node)
     same = rewriter.shape(linear.y) == rewriter.shape(node.outputs[0])

@@ -51,12 +51,11 @@ class Found:
 
 def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen = Conditions(node)
-    seen.holds(rewriter.is_ours(node, "LayerNorm"), "this is no layer norm of ours")
+    seen.candidate(rewriter.is_ours(node, "LayerNorm"), "this is no layer norm of ours")
     total = node.inputs[0]
     assert total is not None
     addends, adds = _addends(rewriter, total)
     is_lookup = any(rewriter.producer(a, "Gather") is not None and _table(rewriter, a) is not None for a in addends)
-    seen.depth = 0
     seen.holds(is_lookup, "its input is no sum of embedding look-ups")
     seen.holds(rewriter.input(node, 1) is not None, "the layer norm has no weight")
     shape = rewriter.shape(total)

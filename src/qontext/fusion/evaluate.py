@@ -31,9 +31,10 @@ _SHAPES = {
 ALLOWED = frozenset(_ELEMENTWISE | _SHAPES)
 _COMPARES = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Min", "Max", "Clip", "Trilu"})
 _COUNTS = frozenset({"Add", "Sub", "Mul", "Div", "Mod", "Slice"})
+_INDEXES = frozenset({"Slice", "Gather", "GatherElements", "GatherND", "Expand"})
 _MOST_NODES = 400
 _ENDLESS = 1 << 20  # numbers from here on are "to the end" and fills, not lengths
-_FARTHEST = 4096
+_FARTHEST = 2100  # a mask of that many queries and keys still takes some milliseconds an operator
 
 
 class Trial:
@@ -68,39 +69,50 @@ class Trial:
         self.count = 0
         return self.value(value)
 
-    def value(self, value: ir.Value | None) -> torch.Tensor:
-        assert value is not None
-        if value not in self.results:
-            constant = self.rewriter.constant(value)
-            if constant is not None:
-                self.results[value] = constant
-            else:
-                self._compute(value)
-        return self.results[value]
+    def value(self, wanted: ir.Value) -> torch.Tensor:
+        todo = [wanted]
+        while todo:
+            value = todo[-1]
+            missing = [] if value in self.results else self._missing(value)
+            todo += missing
+            if not missing:
+                todo.pop()
+                if value not in self.results:
+                    self._compute(value)
+        return self.results[wanted]
 
-    def _compute(self, value: ir.Value) -> None:
+    def _missing(self, value: ir.Value) -> list[ir.Value]:
+        """What has to be known before a value can be computed; a constant is known at once."""
+        constant = self.rewriter.constant(value)
+        if constant is not None:
+            self.results[value] = constant
+            return []
         node = value.producer()
         if node is None:
             raise NoFusion(f"it depends on the input {value.name!r}")
+        if node.domain != "" or node.op_type not in ALLOWED | {"Shape"}:
+            raise NoFusion(f"it depends on what {node.op_type} {node.name!r} computes")
+        if node.op_type == "Shape":
+            return []
+        return [v for v in node.inputs if v is not None and v not in self.results]
+
+    def _compute(self, value: ir.Value) -> None:
+        node = value.producer()
+        assert node is not None
         self.count += 1
         if self.count > _MOST_NODES:
             raise NoFusion(f"more than {_MOST_NODES} operators compute it")
-        if node.domain == "" and node.op_type == "Shape" and node.inputs[0] is not None:
-            like = torch.empty(self.shape(node.inputs[0]), device="meta")
-            inputs: list[torch.Tensor | None] = [like]
-        elif node.domain == "" and node.op_type in ALLOWED:
-            inputs = [None if v is None else self.value(v) for v in node.inputs]
-        else:
-            raise NoFusion(f"it depends on what {node.op_type} {node.name!r} computes")
+        inputs: list[torch.Tensor | None] = [None if v is None else self.results.get(v) for v in node.inputs]
+        if node.op_type == "Shape" and node.inputs[0] is not None:
+            inputs = [torch.empty(self.shape(node.inputs[0]), device="meta")]
         op = lookup(node.op_type)
         assert op is not None
         context = Context(self.rewriter.inference.opset, tuple(bool(v.name) for v in node.outputs))
         try:
             result = op.run(inputs, values_of(node), context)
         except (QontextError, RuntimeError, IndexError, ValueError, NotImplementedError) as error:
-            raise NoFusion(
-                f"{node.op_type} {node.name!r} cannot be run on sizes {dict(self.sizes)}: {error}"
-            ) from error
+            what = f"{node.op_type} {node.name!r} cannot be run on sizes {dict(self.sizes)}"
+            raise NoFusion(f"{what}: {error}") from error
         for output, tensor in zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False):
             if tensor is not None:
                 self.results[output] = tensor
@@ -141,10 +153,12 @@ def trial_sizes(rewriter: Rewriter, value: ir.Value, nodes: list[ir.Node]) -> li
     shape = rewriter.shape(value) or ()
     last = shape[-1] if shape else None
     stretched = last.symbols if isinstance(last, Dim) else ()
-    lengths, tables = _lengths(rewriter, nodes), _tables(rewriter, nodes)
-    far = min(tables) if tables else 2 * max(lengths, default=0) + 7
+    longest, tables = max(_lengths(rewriter, nodes), default=0), _tables(rewriter, nodes)
+    far = min(tables) if tables else 2 * longest + 7
     if far > _FARTHEST:
-        raise NoFusion(f"it compares positions with {max(lengths, default=far)}, which is too far to try out")
+        raise NoFusion(f"it compares positions with {longest or far}, which is too far to try out")
+    if far <= longest:
+        raise NoFusion(f"it compares positions with {longest}, and its tables end at {far}")
     names = [n for n in rewriter.inference.sizes if not UNNAMED.fullmatch(n)]
     near = min(far, 5)
     sizes = []
@@ -172,11 +186,10 @@ def _lengths(rewriter: Rewriter, nodes: list[ir.Node]) -> list[int]:
 
 
 def _tables(rewriter: Rewriter, nodes: list[ir.Node]) -> list[int]:
-    """The lengths of constant tables: buffers of positions, token types, causal masks."""
+    """The lengths of constant tables that are indexed: buffers of positions, token types, causal masks."""
     found = []
     for node in nodes:
-        for operand in node.inputs:
-            tensor = rewriter.constant(operand)
-            if tensor is not None and tensor.numel() > 8 and tensor.dim():
-                found.append(tensor.shape[-1])
+        tensor = rewriter.constant(node.inputs[0]) if node.op_type in _INDEXES and node.inputs else None
+        if tensor is not None and tensor.numel() > 8:
+            found.append(max(tensor.shape))
     return found

@@ -5,15 +5,16 @@ import math
 import onnx_ir as ir
 import torch
 
-from ..errors import QontextError
+from ..errors import NoFusion, QontextError
 from ..graph.attributes import values_of
 from ..ops.standard.catalogue import lookup
 from ..ops.standard.declare import Context
 from .rewriter import Rewriter
-from .rule import Conditions, Rule
+from .rule import Rule
 from .tidy import reshape_target
 
-_MOST_ELEMENTS = 1 << 18  # a result beyond this must share memory with an operand, or be a cast of it
+_MOST_ELEMENTS = 1 << 18
+_COPIES_ARE_FINE = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Cast"})  # they share memory, or replace it
 _MOST_KNOWN = 1 << 10
 # What is computed from shapes by these alone and is equal for two sets of sizes is equal for all: no comparison, no
 # rounding, no minimum can tell sizes apart.
@@ -24,48 +25,47 @@ _EXACT = frozenset(
 
 def check(node: ir.Node, rewriter: Rewriter) -> tuple[list[torch.Tensor], str]:
     """The results as constants."""
-    seen = Conditions(node)
     op = lookup(node.op_type) if node.domain == "" else None
-    seen.holds(op is not None and not op.data_dependent, "its result is no constant")
-    seen.depth = 0
-    assert op is not None
-    seen.holds(not any(v.is_graph_output() for v in node.outputs), "its result is an output of the graph")
-    seen.depth = 0
-    held = [rewriter.constant(v) for v in node.inputs if v is not None]
+    if op is None or op.data_dependent or any(v.is_graph_output() for v in node.outputs):
+        raise NoFusion("its result is no constant, or an output of the graph")
+    held = [None if v is None else rewriter.constant(v) for v in node.inputs]
     operands = [t for t in held if t is not None]
-    if node.op_type != "Constant" and len(operands) != len(held):
-        return _known(seen, node, rewriter)
-    if not node.inputs and node.op_type == "Constant":
+    if len(operands) < sum(v is not None for v in node.inputs):
+        return _known(node, rewriter)
+    if node.op_type == "Constant":
         constant = rewriter.constant(node.outputs[0])
-        return [seen.found(constant, "the constant is of a kind that is not held")], "constant"
-    size = sum(math.prod(t.shape) for t in operands)
-    large = size > _MOST_ELEMENTS and node.op_type not in ("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Cast")
-    seen.holds(not large, "")
-    seen.depth = 0
+        if constant is None:
+            raise NoFusion("the constant is of a kind that is not held")
+        return [constant], "constant"
+    size = sum(t.numel() for t in operands)
+    small = max(size, _MOST_ELEMENTS) if node.op_type in _COPIES_ARE_FINE else _MOST_ELEMENTS
+    if any(_elements(rewriter, v) > small for v in node.outputs):
+        raise NoFusion("its result is large")
     context = Context(rewriter.inference.opset, tuple(bool(v.name) for v in node.outputs))
-    inputs = [rewriter.constant(v) for v in node.inputs]
     try:
-        result = op.run(inputs, values_of(node), context)
+        result = op.run(held, values_of(node), context)
     except (QontextError, RuntimeError, ValueError, IndexError) as error:
-        raise seen.refusal(f"its constants cannot be computed: {error}") from error
-    results = list(result) if isinstance(result, tuple) else [result]
-    tensors = [t for t in results if t is not None]
-    grown = any(t.numel() > max(size, _MOST_ELEMENTS) for t in tensors)
-    seen.holds(len(tensors) == len(results) and not grown, "")
-    return [t.contiguous() for t in tensors], "computed from constants"
+        raise NoFusion(f"its constants cannot be computed: {error}") from error
+    results = [t for t in (result if isinstance(result, tuple) else (result,)) if t is not None]
+    if len(results) < len(node.outputs):
+        raise NoFusion("one of its results is not computed")
+    return [t.contiguous() for t in results], "computed from constants"
 
 
-def _known(seen: Conditions, node: ir.Node, rewriter: Rewriter) -> tuple[list[torch.Tensor], str]:
+def _elements(rewriter: Rewriter, value: ir.Value) -> float:
+    """How many elements a value has, infinity when that is not a number yet."""
+    shape = rewriter.shape(value)
+    return math.prod(d if isinstance(d, int) else math.inf for d in shape) if shape is not None else math.inf
+
+
+def _known(node: ir.Node, rewriter: Rewriter) -> tuple[list[torch.Tensor], str]:
     """Numbers that follow from shapes and are the same for all sizes."""
-    values = list(node.outputs)
-    seen.holds(node.op_type in _EXACT and len(values) == 1, "")
-    seen.depth = 0
-    pair = rewriter.inference.look(values[0])
-    real = pair is not None and pair[0].device.type != "meta" and not pair[0].is_floating_point()
-    seen.holds(real and pair is not None and pair[0].numel() <= _MOST_KNOWN, "")
-    seen.depth = 0
-    assert pair is not None
-    seen.holds(torch.equal(*pair) and _exact(values[0], rewriter), "")
+    value = node.outputs[0]
+    pair = rewriter.inference.look(value) if node.op_type in _EXACT and len(node.outputs) == 1 else None
+    if pair is None or pair[0].device.type == "meta" or pair[0].is_floating_point() or pair[0].numel() > _MOST_KNOWN:
+        raise NoFusion("its result depends on data")
+    if not torch.equal(*pair) or not _exact(value, rewriter):
+        raise NoFusion("its result depends on sizes")
     return [pair[0].clone()], "follows from the shapes"
 
 
@@ -92,17 +92,15 @@ def rewrite(node: ir.Node, found: tuple[list[torch.Tensor], str], rewriter: Rewr
 
 def check_shape(node: ir.Node, rewriter: Rewriter) -> torch.Tensor:
     """The constant target of a Reshape whose target is computed."""
-    seen = Conditions(node)
-    seen.holds(node.domain == "" and rewriter.constant(node.inputs[1]) is None, "its shape is a constant already")
-    seen.depth = 0
-    source, target = node.inputs[0], rewriter.inference.values(node.inputs[1])
-    assert source is not None
-    seen.holds(target is not None, "its shape depends on data")
-    shape = rewriter.shape(node.outputs[0])
-    fixed = reshape_target(rewriter.shape(source), shape)
-    if fixed is None:
-        raise Conditions(node).refusal("more than one size of its shape can only be computed at run time")
-    return fixed
+    source = node.inputs[0]
+    if node.domain != "" or source is None or rewriter.constant(node.inputs[1]) is not None:
+        raise NoFusion("its shape is a constant already")
+    if rewriter.inference.values(node.inputs[1]) is None:
+        raise NoFusion("its shape depends on data")
+    target = reshape_target(rewriter.shape(source), rewriter.shape(node.outputs[0]))
+    if target is None:
+        raise NoFusion("more than one size of its shape can only be computed at run time")
+    return target
 
 
 def rewrite_shape(node: ir.Node, target: torch.Tensor, rewriter: Rewriter) -> None:

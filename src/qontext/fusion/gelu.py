@@ -36,8 +36,7 @@ class Found:
 
 def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen = Conditions(node)
-    seen.holds(node.domain == "", "this is no standard operator")
-    seen.depth = 0
+    seen.candidate(node.domain == "", "this is no standard operator")
     if node.op_type == "Gelu":
         assert node.inputs[0] is not None
         approximate = str(rewriter.attributes(node).get("approximate", "none"))

@@ -246,12 +246,12 @@ class Found:
 
 def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen = Conditions(node)
-    seen.holds(rewriter.is_ours(node, "Attention", "QKVToContext"), "this is no fused attention")
+    seen.candidate(rewriter.is_ours(node, "Attention", "QKVToContext"), "this is no fused attention")
     op = OPS[node.op_type]
     mask = rewriter.input(node, op.input_index("mask"))
-    if mask is None or _is_plain(rewriter, mask):
-        seen.depth = 0
-        raise seen.refusal("there is no mask, or a plain one already")
+    mask = seen.found(
+        None if mask is None or _is_plain(rewriter, mask) else mask, "it has no mask, or a plain one already"
+    )
     try:
         fact = understand(rewriter, mask)
         seen.depth += 1

@@ -28,8 +28,7 @@ class Found:
 def check(node: ir.Node, rewriter: Rewriter, centred: bool) -> Found:
     """What to put in place of a norm of this kind."""
     seen = Conditions(node)
-    seen.holds(node.domain == "", "this is no standard operator")
-    seen.depth = 0
+    seen.candidate(node.domain == "", "this is no standard operator")
     return (
         _decomposed(seen, node, rewriter, centred) if node.op_type == "ReduceMean" else _operator(seen, node, rewriter)
     )
@@ -37,7 +36,7 @@ def check(node: ir.Node, rewriter: Rewriter, centred: bool) -> Found:
 
 def _operator(seen: Conditions, node: ir.Node, rewriter: Rewriter) -> Found:
     """LayerNormalization or RMSNormalization over the last axis."""
-    seen.depth = 1
+    seen.depth += 1
     attributes, x, scale = rewriter.attributes(node), node.inputs[0], node.inputs[1]
     assert x is not None
     assert scale is not None
@@ -114,7 +113,7 @@ def _decomposed(seen: Conditions, node: ir.Node, rewriter: Rewriter, centred: bo
     deviation, variance = _deviation(rewriter, d), _variance(rewriter, node.outputs[0], d)
     if centred != (deviation is not None or variance is not None):
         raise seen.refusal("it is the other kind of norm")
-    seen.depth = 1
+    seen.depth += 1
     seen.holds(over_last_axis(rewriter, node), "the mean of squares is not taken over the last axis alone")
     nodes, spread = [node, square_node], node.outputs[0]
     if variance is not None:

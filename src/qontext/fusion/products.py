@@ -28,8 +28,7 @@ class Found:
 
 def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen = Conditions(node)
-    seen.holds(node.domain == "", "this is no standard product")
-    seen.depth = 0
+    seen.candidate(node.domain == "", "this is no standard product")
     return _gemm(seen, node, rewriter) if node.op_type == "Gemm" else _matmul(seen, node, rewriter)
 
 
@@ -42,10 +41,7 @@ def _matmul(seen: Conditions, node: ir.Node, rewriter: Rewriter) -> Found:
     if turn is not None and turn.inputs[0] is not None and rewriter.constant(turn.inputs[0]) is not None:
         nodes.append(turn)
         weight, transposed = turn.inputs[0], False
-    tensor = rewriter.constant(weight)
-    if tensor is None:
-        raise seen.refusal("both operands are computed")
-    seen.depth = 1
+    tensor = seen.found(rewriter.constant(weight), "both operands are computed")
     seen.holds(tensor.dim() == 2, f"the constant has shape {list(tensor.shape)}, a weight has two axes")
     seen.holds(rewriter.constant(x) is None, "both operands are constants")
     _check_types(seen, x, tensor)
@@ -65,10 +61,7 @@ def _gemm(seen: Conditions, node: ir.Node, rewriter: Rewriter) -> Found:
     x, weight, addend = node.inputs[0], node.inputs[1], rewriter.input(node, 2)
     assert x is not None
     assert weight is not None
-    tensor = rewriter.constant(weight)
-    if tensor is None or rewriter.constant(x) is not None:
-        raise seen.refusal("its second operand is computed")
-    seen.depth = 1
+    tensor = seen.found(rewriter.constant(weight), "its second operand is computed")
     seen.holds(not attributes.get("transA", 0), "its first operand is transposed")
     _check_types(seen, x, tensor)
     transposed = not attributes.get("transB", 0)
@@ -128,7 +121,7 @@ def check_rows(node: ir.Node, rewriter: Rewriter) -> tuple[LinearParts, ir.Node,
     rows, width = rewriter.shape(linear.x), rewriter.shape(linear.y)
     if not (source and result and rows and width) or source[-1] != rows[-1]:
         raise seen.refusal("the Reshape before it does more than join the axes before the features")
-    seen.depth = 1
+    seen.depth += 1
     fits = result == (*source[:-1], width[-1])
     seen.holds(fits, f"the Reshape after it gives {text(result)}, not {text((*source[:-1], width[-1]))}", after)
     return linear, before, after

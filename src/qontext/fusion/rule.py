@@ -46,6 +46,11 @@ class Conditions:
         self.anchor = anchor
         self.depth = 0
 
+    def candidate(self, condition: object, reason: str) -> None:
+        """A condition that does not count: a node that fails it before any other held was never meant."""
+        if not condition:
+            raise self.refusal(reason)
+
     def holds(self, condition: object, reason: str, at: ir.Node | None = None) -> None:
         """Raises NoFusion with `reason` unless the condition is true."""
         if not condition:

@@ -195,12 +195,13 @@ def _there(node: ir.Node, index: int) -> ir.Value:
 
 def _leads_to_product(rewriter: Rewriter, value: ir.Value | None) -> bool:
     """True when scaling, masking and moving alone stand between a product of two computed values and this value."""
-    todo = [(value, 0)]
+    todo, met = [(value, 0)], set[ir.Node]()
     while todo:
-        here, far = todo.pop()
+        here, far = todo.pop(0)
         node = rewriter.producer(here)
-        if node is None or node.domain != "" or far > _LONGEST:
+        if node is None or node.domain != "" or far > _LONGEST or node in met:
             continue
+        met.add(node)
         if node.op_type == "MatMul":
             return True
         if node.op_type in MOVERS | {"Cast", "Tanh"}:

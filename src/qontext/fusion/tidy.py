@@ -20,8 +20,7 @@ _ANCHORS = _SAME_SHAPE | _SINGLE | {"Identity", "Dropout", "Cast", "CastLike", "
 def check(node: ir.Node, rewriter: Rewriter) -> tuple[ir.Value, str]:
     """The value that can be read instead, and the reason."""
     seen = Conditions(node)
-    seen.holds(node.domain == "" and bool(node.inputs), "this is no standard operator")
-    seen.depth = 0
+    seen.candidate(node.domain == "" and bool(node.inputs), "this is no standard operator")
     instead, reason = _instead(node, rewriter)
     found = seen.found(instead, "it does something")
     seen.holds(found.dtype == node.outputs[0].dtype, "it changes the data type")
