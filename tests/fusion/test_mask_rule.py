@@ -350,3 +350,19 @@ def test_layers_share_one_cast() -> None:
     outcome = apply_to(net.graph, {"x": X, "mask": MASK}, RULES)
     assert outcome.counts == {"Cast": 1, "Attention": 3}
     assert equal(outcome, 100)
+
+
+@pytest.mark.parametrize("count", [300, 3000])
+def test_long_chains_end_in_a_mask_or_a_reason(count: int) -> None:
+    def build(net, scores, mask):
+        for _ in range(count):
+            mask = net.op("Neg", mask)
+        return _added(-10000.0)(net, scores, mask)
+
+    outcome = _apply(build)
+    if count < 400:
+        assert outcome.counts == {"Cast": 1, "Attention": 1}
+    else:
+        assert outcome.counts["Neg"] == count
+        assert outcome.reasons("mask") == ["more than 400 operators compute it"]
+    assert equal(outcome, 100)

@@ -118,10 +118,10 @@ def _known_ids(rewriter: Rewriter, ids: ir.Value) -> tuple[int | None, int | Non
     everywhere = _one_value(rewriter, ids)
     if everywhere is not None:
         return None, everywhere
-    leaves, nodes = sources(rewriter, ids)
-    if leaves or not (nodes or rewriter.constant(ids) is not None):
-        return None
     try:
+        leaves, nodes = sources(rewriter, ids)
+        if leaves or not (nodes or rewriter.constant(ids) is not None):
+            return None
         tensors = [Trial(rewriter, sizes, {}).run(ids) for sizes in trial_sizes(rewriter, ids, nodes)]
     except NoFusion:
         return None

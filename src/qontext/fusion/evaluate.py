@@ -118,17 +118,21 @@ class Trial:
                 self.results[output] = tensor
 
 
-def sources(rewriter: Rewriter, value: ir.Value, limit: int = _MOST_NODES) -> tuple[list[ir.Value], list[ir.Node]]:
+def sources(rewriter: Rewriter, value: ir.Value) -> tuple[list[ir.Value], list[ir.Node]]:
     """What a value is computed from.
 
     Returns:
         The values that are neither constant nor computed by an operator that a trial may run, and the nodes between.
         Shapes count as known.
+    Raises:
+        NoFusion: too many operators lead there.
     """
     leaves: dict[ir.Value, None] = {}
     nodes: dict[ir.Node, None] = {}
     todo = [value]
-    while todo and len(nodes) <= limit:
+    while todo:
+        if len(nodes) > _MOST_NODES:
+            raise NoFusion(f"more than {_MOST_NODES} operators compute it")
         here = todo.pop()
         node = here.producer()
         if here in leaves or node in nodes or rewriter.constant(here) is not None:
