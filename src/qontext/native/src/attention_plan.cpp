@@ -43,13 +43,15 @@ QxStatus check_sequence(const QxAttention& a, int64_t b) {
 QxStatus make_plan(const QxAttention& a, int64_t threads, AttentionPlan* plan) {
     plan->args = &a;
     plan->group = a.heads / a.kv_heads;
-    int64_t pairs = 0, rows = 0;  // query-key pairs and rows of one key head
+    int64_t pairs = 0, rows = 0, keys = 0;  // query-key pairs, rows and keys of one key head
     for (int64_t b = 0; b < a.batch; ++b) {
         if (const QxStatus status = check_sequence(a, b)) return status;
         const Sequence s = sequence_at(a, b);
         pairs += s.q_len * s.valid * plan->group;
         rows += s.q_len * plan->group;
+        keys += s.valid;
     }
+    plan->bytes = (rows * a.head_size + keys * (a.head_size + a.value_size)) * a.kv_heads * (a.dtype == QX_F32 ? 4 : 2);
     // A share is what one task should cost, in pairs of one key head.
     const int64_t wanted = threads > 1 ? threads * tasks_per_thread : 1;
     const int64_t share = pairs * a.kv_heads / wanted + 1;

@@ -30,6 +30,7 @@ struct AttentionPlan {
     const AttentionTask* tasks;
     int64_t count;
     int64_t group;  // query heads to a key head
+    int64_t bytes;  // of q, k and v together, roughly
     mutable std::atomic<bool> careful{false};  // the quick way of the exponentials has failed once
 };
 

@@ -9,6 +9,7 @@
 #include "attention_rows.h"
 #include "denormals.h"
 #include "kernels.h"
+#include "prefetch.h"
 #include "scratch.h"
 
 namespace qx {
@@ -38,7 +39,9 @@ class AttentionRun {
     static constexpr float most_total = 1.152921504606847e18f, least_total = 1.0f / most_total;  // 2^60
 
     const QxAttention& a;
+    const AttentionPlan& plan;
     const AttentionTask& task;
+    Prefetch& ahead;
     const int64_t group, rows;
     const Sequence s;
     const bool plain;
@@ -49,7 +52,6 @@ class AttentionRun {
     int64_t chunk;          // keys scored at once
     int64_t row_block;      // rows that are worked on together
     bool careful;
-    std::atomic<bool>& careful_from_now;
     int64_t head, value_ld, score_ld, query_ld;
     Word *packed_keys, *packed_values, *queries;
     float *scores, *sums, *top, *totals, *lanes, *singles, *spare;
@@ -58,22 +60,23 @@ class AttentionRun {
     Span* spans;
 
 public:
-    AttentionRun(const AttentionPlan& plan, const AttentionTask& t)
-        : a(*plan.args),
+    AttentionRun(const AttentionPlan& p, const AttentionTask& t, Prefetch& prefetch)
+        : a(*p.args),
+          plan(p),
           task(t),
-          group(plan.group),
+          ahead(prefetch),
+          group(p.group),
           rows(t.end - t.begin),
           s(sequence_at(a, t.batch)),
           plain(plain_scores(a)),
           factor(plain ? float(a.scale) * log2_e : log2_e),
-          careful(plan.careful.load(std::memory_order_relaxed)),
-          careful_from_now(plan.careful) {}
+          careful(p.careful.load(std::memory_order_relaxed)) {}
 
     bool run() {
         if (!lay_out()) return false;
         if (!attempt()) {
             careful = true;
-            careful_from_now.store(true, std::memory_order_relaxed);
+            plan.careful.store(true, std::memory_order_relaxed);
             attempt();
         }
         return true;
@@ -147,6 +150,7 @@ private:
             Core::pack_values(values_at(first_key + c), a.v_token, n, a.value_size, packed_values + Core::words(c) * value_ld);
         }
         for (int64_t row = 0; row < rows; row += row_block) {
+            ahead.some();
             const int64_t n = rows - row < row_block ? rows - row : row_block;
             float* out = blocks == 1 ? sums : sums + row * value_ld;
             const bool direct = Core::reads_directly(a.q_token) && group == 1 && a.head_size % Core::head_step == 0 && n % Core::row_step == 0;
@@ -290,9 +294,9 @@ private:
 };
 
 template <class Core>
-static bool run_attention(const AttentionPlan& plan, const AttentionTask& task) {
+static bool run_attention(const AttentionPlan& plan, const AttentionTask& task, Prefetch& ahead) {
     const FlushDenormals flush;
-    return AttentionRun<Core>(plan, task).run();
+    return AttentionRun<Core>(plan, task, ahead).run();
 }
 
 }  // namespace QX_NS

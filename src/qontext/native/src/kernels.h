@@ -6,13 +6,14 @@ namespace qx {
 
 struct AttentionPlan;
 struct AttentionTask;
+class Prefetch;
 
 struct Kernels {
     void (*norm_rows)(const QxNorm&, int64_t begin, int64_t end, float* row);
     void (*embed_rows)(const QxEmbed&, int64_t begin, int64_t end, float* row);
     void (*activate_rows)(const QxActivationArgs&, int64_t begin, int64_t end);
-    // Returns false when there is no memory for the scratch.
-    bool (*attention)(const AttentionPlan&, const AttentionTask&);
+    // Calls ahead.some() once for every block of rows. False when there is no memory for the scratch.
+    bool (*attention)(const AttentionPlan&, const AttentionTask&, Prefetch& ahead);
 };
 
 extern const Kernels kernels_generic, kernels_avx2, kernels_avx512, kernels_avx512_bf16, kernels_amx;

@@ -33,25 +33,29 @@ void for_rows(int64_t rows, int64_t work, int64_t grain, int threads, F&& f) {
         &context);
 }
 
-// Tasks [0, count) taken one by one by whichever thread is free.
+// Tasks [0, count) in runs of `run`, taken by whichever thread is free: f(begin, end, next, next_end) with the run to do
+// and the one that the same thread does next, empty at the end.
 template <class F>
-void for_tasks(int64_t count, int threads, F&& f) {
-    if (threads <= 1 || count <= 1) {
-        for (int64_t i = 0; i < count; ++i) f(i);
-        return;
-    }
+void for_runs(int64_t count, int64_t run, int threads, F&& f) {
     struct Context {
         F& f;
-        int64_t count;
-        std::atomic<int64_t> next;
-    } context{f, count, {0}};
-    parallel(
-        threads,
-        [](void* p, int, int) {
-            Context& c = *static_cast<Context*>(p);
-            for (int64_t i; (i = c.next.fetch_add(1, std::memory_order_relaxed)) < c.count;) c.f(i);
-        },
-        &context);
+        int64_t count, run;
+        std::atomic<int64_t> taken;
+        int64_t take() {
+            const int64_t at = taken.fetch_add(run, std::memory_order_relaxed);
+            return at < count ? at : count;
+        }
+        int64_t end(int64_t at) const { return at + run < count ? at + run : count; }
+    } context{f, count, run, {0}};
+    const Body body = [](void* p, int, int) {
+        Context& c = *static_cast<Context*>(p);
+        for (int64_t at = c.take(); at < c.count;) {
+            const int64_t next = c.take();
+            c.f(at, c.end(at), next, c.end(next));
+            at = next;
+        }
+    };
+    parallel(count > run ? threads : 1, body, &context);
 }
 
 }  // namespace qx

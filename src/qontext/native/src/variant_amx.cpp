@@ -10,13 +10,13 @@
 namespace qx {
 namespace amx {
 
-static bool attention(const AttentionPlan& plan, const AttentionTask& task) {
+static bool attention(const AttentionPlan& plan, const AttentionTask& task, Prefetch& ahead) {
     if (plan.args->dtype == QX_BF16) {
         const Tiles tiles;
-        return run_attention<TileCore>(plan, task);
+        return run_attention<TileCore>(plan, task, ahead);
     }
-    if (plan.args->dtype == QX_F16) return run_attention<FloatCore<F16>>(plan, task);
-    return run_attention<FloatCore<F32>>(plan, task);
+    if (plan.args->dtype == QX_F16) return run_attention<FloatCore<F16>>(plan, task, ahead);
+    return run_attention<FloatCore<F32>>(plan, task, ahead);
 }
 
 }  // namespace amx

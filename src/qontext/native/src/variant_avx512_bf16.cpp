@@ -10,10 +10,10 @@
 namespace qx {
 namespace avx512_bf16 {
 
-static bool attention(const AttentionPlan& plan, const AttentionTask& task) {
-    if (plan.args->dtype == QX_BF16) return run_attention<PairCore>(plan, task);
-    if (plan.args->dtype == QX_F16) return run_attention<FloatCore<F16>>(plan, task);
-    return run_attention<FloatCore<F32>>(plan, task);
+static bool attention(const AttentionPlan& plan, const AttentionTask& task, Prefetch& ahead) {
+    if (plan.args->dtype == QX_BF16) return run_attention<PairCore>(plan, task, ahead);
+    if (plan.args->dtype == QX_F16) return run_attention<FloatCore<F16>>(plan, task, ahead);
+    return run_attention<FloatCore<F32>>(plan, task, ahead);
 }
 
 }  // namespace avx512_bf16
