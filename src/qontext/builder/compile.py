@@ -145,7 +145,14 @@ def compile_model(
         log(text)
 
     graph = model.graph.clone(allow_outer_scope_values=False)
-    ledger = Ledger(dict(model.ledger.sources), dict(model.ledger.folded), dict(model.ledger.removed))
+    imported = model.ledger
+    ledger = Ledger(
+        dict(imported.sources),
+        dict(imported.folded),
+        dict(imported.removed),
+        list(imported.fusions),
+        list(imported.refusals),
+    )
     known, updates = known_nodes(ops), updates_of(ops)
     verify(graph, known, updates, after="import")
     inference = inferred(graph, ops)

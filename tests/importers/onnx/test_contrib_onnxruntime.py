@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 from onnx_graphs import FLOAT, INT32, as_imported, assert_equal, by_onnxruntime, by_us, graph_of, one_node, random
 
+import qontext as qx
 from qontext.errors import UnsupportedOperatorError
 from qontext.importers.onnx_model import import_onnx
 
@@ -287,3 +288,10 @@ def test_reports_know_the_foreign_node() -> None:
     assert (record.rule, record.before, record.after) == ("import from ONNX Runtime", ("BiasGelu",), "Gelu")
     assert record.origin == "mlp.act"
     model.ledger.check(model.graph)
+
+
+def test_builds_remember_what_the_import_converted() -> None:
+    node = helper.make_node("BiasGelu", ["x", "b"], ["y"], name="gelu", domain=MS)
+    model = import_onnx(graph_of([node], [("x", SEQUENCE), ("b", random(E))], ["y"], domain=MS))
+    records = qx.build(model, tune=False).compiled.ledger.fusions
+    assert "import from ONNX Runtime" in [record.rule for record in records]
