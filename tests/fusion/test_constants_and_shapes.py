@@ -70,6 +70,19 @@ def test_the_target_of_a_reshape_becomes_a_constant() -> None:
     assert equal(outcome)
 
 
+def test_the_target_of_an_expand_becomes_a_constant() -> None:
+    net, x = _net()
+    four = net.op("Unsqueeze", x, torch.tensor([1]))
+    sizes = [net.op("Slice", net.op("Shape", x), torch.tensor([i]), torch.tensor([i + 1])) for i in (0, 1)]
+    net.output(net.op("Expand", four, net.op("Concat", sizes[0], [3], sizes[1], [8], axis=0)), "y")
+    net.output(net.op("Expand", net.op("Slice", x, [0], [1], [1]), net.op("Shape", x)), "stays")
+    outcome = _apply(net, folding.RULE, folding.SHAPES)
+    first, second = (n for n in outcome.graph if n.op_type == "Expand")
+    assert first.inputs[1].const_value.numpy().tolist() == [1, 3, 1, 8]
+    assert second.inputs[1].producer().op_type == "Shape"
+    assert equal(outcome)
+
+
 def test_a_reshape_to_two_computed_sizes_stays() -> None:
     net, x = _net()
     rows = net.op("Reshape", x, torch.tensor([-1, 8]))

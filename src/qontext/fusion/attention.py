@@ -9,7 +9,7 @@ import onnx_ir as ir
 from ..errors import NoFusion
 from ..graph.dims import Shape, text
 from .masks import empty_row_of, understand
-from .operands import Operands, resolve
+from .operands import Operands, resolve, scale_attribute
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
 from .scores import Addend, Choice, Scores, Weighted, over_last_axis, scores_of, weighted_values
@@ -31,6 +31,7 @@ class Found:
     scores: Scores
     weighted: Weighted
     operands: Operands
+    scale: float
     conditions: tuple[Placed, ...]
     mask: Placed | None
     biases: tuple[Placed, ...]
@@ -70,7 +71,10 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
         except NoFusion as no:
             problem = no.reason
             continue
-        return _found(seen, rewriter, scores, weighted, operands, placed, conditions)
+        scale = scores.scale * operands.factor
+        seen.holds(scale > 0 and math.isfinite(scale), f"the scores are scaled by {scale:g}")
+        scale = scale_attribute(scale, sizes[0])
+        return _found(seen, rewriter, scores, weighted, operands, scale, placed, conditions)
     raise seen.refusal(problem)
 
 
@@ -103,11 +107,10 @@ def _found(
     scores: Scores,
     weighted: Weighted,
     operands: Operands,
+    scale: float,
     placed: Sequence[tuple[int, ...]],
     placed_conditions: Sequence[tuple[int, ...]],
 ) -> Found:
-    scale = scores.scale * operands.factor
-    seen.holds(scale > 0 and math.isfinite(scale), f"the scores are scaled by {scale:g}")
     addends = [Placed(a.value, axes, a.factor) for a, axes in zip(scores.addends, placed, strict=True)]
     conditions = tuple(
         Placed(c.condition, axes, 1.0, not c.keep) for c, axes in zip(scores.choices, placed_conditions, strict=True)
@@ -119,7 +122,7 @@ def _found(
         mask = _the_mask(rewriter, addends)
     biases = tuple(a for a in addends if a is not mask)
     nodes = (*scores.nodes, *weighted.nodes, scores.product, weighted.product, *operands.swallowed)
-    return Found(scores, weighted, operands, conditions, mask, biases, empty_row, nodes)
+    return Found(scores, weighted, operands, scale, conditions, mask, biases, empty_row, nodes)
 
 
 def _empty_row(
@@ -178,7 +181,7 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
         mask = _put(rewriter, at, found.mask)
     bias = _sum(rewriter, at, [_narrow(rewriter, b) for b in found.biases])
     attributes = {
-        "scale": scores.scale * operands.factor,
+        "scale": found.scale,
         "softcap": scores.softcap,
         "empty_row": found.empty_row,
     }

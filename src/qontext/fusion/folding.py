@@ -7,6 +7,7 @@ import torch
 
 from ..errors import NoFusion, QontextError
 from ..graph.attributes import values_of
+from ..graph.dims import Shape
 from ..ops.standard.catalogue import lookup
 from ..ops.standard.declare import Context
 from .rewriter import Rewriter
@@ -91,16 +92,26 @@ def rewrite(node: ir.Node, found: tuple[list[torch.Tensor], str], rewriter: Rewr
 
 
 def check_shape(node: ir.Node, rewriter: Rewriter) -> torch.Tensor:
-    """The constant target of a Reshape whose target is computed."""
+    """The constant target of a Reshape or Expand whose target is computed."""
     source = node.inputs[0]
     if node.domain != "" or source is None or rewriter.constant(node.inputs[1]) is not None:
         raise NoFusion("its shape is a constant already")
     if rewriter.inference.values(node.inputs[1]) is None:
         raise NoFusion("its shape depends on data")
-    target = reshape_target(rewriter.shape(source), rewriter.shape(node.outputs[0]))
+    write = reshape_target if node.op_type == "Reshape" else expand_target
+    target = write(rewriter.shape(source), rewriter.shape(node.outputs[0]))
     if target is None:
         raise NoFusion("more than one size of its shape can only be computed at run time")
     return target
+
+
+def expand_target(source: Shape | None, shape: Shape | None) -> torch.Tensor | None:
+    """The constant that expands `source` to `shape` for all sizes: numbers, 1 for an axis that stays; or None."""
+    if source is None or shape is None or len(shape) < len(source):
+        return None
+    aligned: Shape = (1,) * (len(shape) - len(source)) + source
+    numbers = [d if isinstance(d, int) else 1 if d == s else 0 for d, s in zip(shape, aligned, strict=True)]
+    return None if 0 in numbers else torch.tensor(numbers, dtype=torch.int64)
 
 
 def rewrite_shape(node: ir.Node, target: torch.Tensor, rewriter: Rewriter) -> None:
@@ -120,9 +131,9 @@ RULE = Rule(
 
 SHAPES = Rule(
     name="shapes",
-    doc="The computed target of a Reshape becomes a constant (numbers, 0 for an axis that stays, one -1), and the "
-    "chain of Shape, Gather and Concat that computed it goes.",
-    anchors=frozenset({"Reshape"}),
+    doc="The computed target of a Reshape becomes a constant (numbers, 0 for an axis that stays, one -1), that of an "
+    "Expand too (numbers, 1 for an axis that stays), and the chain of Shape, Gather and Concat that computed it goes.",
+    anchors=frozenset({"Reshape", "Expand"}),
     check=check_shape,
     rewrite=rewrite_shape,
     why="after constants, which shapes are made of",

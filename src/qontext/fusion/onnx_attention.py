@@ -5,11 +5,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..graph.dims import text
-from .operands import Operands, resolve
+from ..graph.dims import AnyDim, text
+from .operands import Operands, resolve, scale_attribute
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
-from .views import trace
+from .views import quotient, trace
 
 _MODES = ("scaled", "capped", "masked", "probs")
 _FLOAT = int(ir.DataType.FLOAT)
@@ -38,7 +38,7 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
     axes = () if mask is None else _mask_axes(seen, node, rewriter, mask)
     mode = attributes.get("qk_matmul_output_mode", 0)
     ours = {
-        "scale": float(scale or 0.0),
+        "scale": scale_attribute(float(scale or 0.0), _head_size(node, rewriter, attributes)),
         "kind": "causal" if attributes.get("is_causal", 0) else "full",
         "softcap": float(attributes.get("softcap", 0.0)),
         "window_left": attributes.get("left_window_size", -1),
@@ -67,6 +67,16 @@ def _operands(
         for operands in resolve(rewriter, views[0], views[1], views[2], result, transposed_key=False):
             return operands
     return Operands("B N S D", 0, 0, query, key, value, 1.0, result, ())
+
+
+def _head_size(node: ir.Node, rewriter: Rewriter, attributes: dict[str, Any]) -> AnyDim:
+    """The size of one head of the query."""
+    query = node.inputs[0]
+    assert query is not None
+    shape = rewriter.shape(query)
+    if shape is None:
+        return None
+    return shape[-1] if len(shape) == 4 else quotient(shape[-1], attributes["q_num_heads"])
 
 
 def _mask_axes(seen: Conditions, node: ir.Node, rewriter: Rewriter, mask: ir.Value) -> tuple[int, ...]:

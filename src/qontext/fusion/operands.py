@@ -1,5 +1,6 @@
 """How query, key, value and context lie in memory, and which layout of Attention says so."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from ..graph.dims import AnyDim
 from ..ops.attention.op import OP as ATTENTION
 from .rewriter import Rewriter
 from .tidy import reshape_target
 from .views import Atom, Axes, Axis, Step, View, flat, follow, size_of
+
+_ROUNDED = 3e-7  # both factors of a split scale, rounded to float32
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,13 @@ class _Split:
         """Repeated atoms stand behind the others, so that query head n uses key head n // group."""
         flags = [a.repeated for a in self.heads]
         return flags == sorted(flags) and not any(a.repeated for a in (*self.batch, *self.length, *self.size))
+
+
+def scale_attribute(scale: float, size: AnyDim) -> float:
+    """The attribute `scale` of Attention: 0, its default, where exporters rounded 1 / sqrt(D)."""
+    if isinstance(size, int) and math.isclose(scale, size**-0.5, rel_tol=_ROUNDED):
+        return 0.0
+    return scale
 
 
 def resolve(
