@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ..errors import NoFusion
 from ..graph.dims import Shape, text
-from .masks import empty_row_of, understand
+from .mask_facts import empty_row_of, understand
 from .operands import Operands, resolve, scale_attribute
 from .rewriter import Rewriter
 from .rule import Conditions, Rule

@@ -63,10 +63,6 @@ class View:
     def axes(self) -> Axes:
         return self.steps[-1].axes
 
-    def nodes_after(self, step: Step) -> list[ir.Node]:
-        """The nodes between a step and the end of the chain."""
-        return self.nodes[self.steps.index(step) :]
-
 
 def quotient(a: AnyDim, b: AnyDim) -> AnyDim:
     """a / b where it comes out whole, else None."""

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from ..graph.attributes import values_of
 from ..ops.declare import DOMAIN, Op
 
+_PLAIN = frozenset({"approximate", "activation", "layout", "kind"})  # their values speak for themselves
 _SELF_EVIDENT = frozenset({"epsilon", "num_heads"})  # shown as numbers of their own, or not worth a place in a line
 
 
@@ -30,9 +31,6 @@ def telling_attributes(node: ir.Node, ops: Mapping[str, Op]) -> str:
             value if isinstance(value, str) and attribute.name in _PLAIN else f"{attribute.name}={_short(value)}"
         )
     return ", ".join(parts)
-
-
-_PLAIN = frozenset({"approximate", "activation", "layout", "kind"})  # their values speak for themselves
 
 
 def swallowed(before: Sequence[str]) -> str:

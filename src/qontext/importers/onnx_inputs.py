@@ -13,7 +13,6 @@ from ..dtypes import from_onnx
 from ..errors import UnsupportedModelError, all_problems
 from ..graph.dims import AnyDim, Dim, parse_dim, to_onnx
 from ..graph.model import InputRule
-from ..graph.tensors import constant_of
 from ..ops.infer import Inference
 
 _IDS = re.compile(r"ids?(\b|_|\d|$)|mask|segment|token|position|input", re.IGNORECASE)
@@ -140,7 +139,7 @@ def rules_of(graph: ir.Graph, attention_mask: str | None) -> dict[str, InputRule
 
 def _rows_of_table(value: ir.Value) -> int | None:
     """Rows of the smallest embedding table that an input of ids is looked up in, directly or after a cast."""
-    sizes = []
+    sizes: list[int] = []
     pending = [value]
     while pending:
         current = pending.pop()
@@ -149,9 +148,8 @@ def _rows_of_table(value: ir.Value) -> int | None:
                 pending.append(node.outputs[0])
             elif node.op_type == "Gather" and node.domain == "" and index == 1:
                 axis = node.attributes.get("axis")
-                table = constant_of(node.inputs[0])
-                if table is not None and table.ndim == 2 and (axis is None or axis.as_int() == 0):
-                    sizes.append(table.shape[0])
+                if axis is None or axis.as_int() == 0:
+                    sizes += _table_rows(node.inputs[0])
             elif node.op_type == "EmbedLayerNorm" and index in (0, 2, 4):
                 sizes += _table_rows(node.inputs[index + 1])
     return min(sizes, default=None)
@@ -172,17 +170,18 @@ def longest_of(graph: ir.Graph, inference: Inference) -> int | None:
             found += [r - (offset.as_int() if offset is not None else 0) for r in rows]
         if node.op_type != "Gather" or node.domain != "":
             continue
-        table, places = constant_of(node.inputs[0]), inference.look(node.inputs[1])
-        if table is None or table.ndim != 2 or not table.is_floating_point() or places is None:
-            continue
-        if any(p.is_meta or p.numel() == 0 for p in places):
+        rows, places = _table_rows(node.inputs[0]), inference.look(node.inputs[1])
+        if not rows or places is None or any(p.is_meta or p.numel() == 0 for p in places):
             continue
         first = {int(p.max()) - size for p, size in zip(places, inference.sizes["S"], strict=True)}
         if len(first) == 1:
-            found.append(table.shape[0] - 1 - first.pop())
+            found.append(rows[0] - 1 - first.pop())
     return min(found, default=None)
 
 
 def _table_rows(value: ir.Value | None) -> Sequence[int]:
-    table = constant_of(value)
-    return [table.shape[0]] if table is not None else []
+    """Rows of a table of floats `[rows, E]`; none for anything else. Its values stay where they are."""
+    held = value.const_value if value is not None and value.is_initializer() else None
+    if held is None or len(held.shape) != 2 or not held.dtype.is_floating_point():
+        return []
+    return [int(held.shape.numpy()[0])]

@@ -62,7 +62,7 @@ def import_module(
     _name_inputs(model.graph, exported, examples, axes, name)
     _own_weights(model.graph)
     try:
-        return adopt_graph(model, name, "torch", task, plugins)
+        imported = adopt_graph(model, name, "torch", task, plugins)
     except UnsupportedOperatorError:
         raise
     except (GraphError, ShapeError) as error:
@@ -71,6 +71,18 @@ def import_module(
             f"{name} was exported, but not for every size of {opened or 'its inputs'}: {error.message}. Name the axes "
             "that really change in dynamic_shapes"
         ) from error
+    imported.config |= _labels(module, imported.task)
+    return imported
+
+
+def _labels(module: torch.nn.Module, task: str | None) -> dict[str, Any]:
+    """Names of classes and the kind of classification, where a module of transformers has them in its config."""
+    config = getattr(module, "config", None)
+    names = getattr(config, "id2label", None)
+    if task not in ("classify", "token-classify") or not isinstance(names, Mapping):
+        return {}
+    kind = getattr(config, "problem_type", None)
+    return {"labels": {str(k): str(v) for k, v in names.items()}, "problem_type": kind}
 
 
 def _export(module: torch.nn.Module, examples: dict[str, Any], axes: Axes, name: str) -> torch.onnx.ONNXProgram:

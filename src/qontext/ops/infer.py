@@ -121,10 +121,11 @@ class Inference:
         if value is None:
             return None
         if value not in self.known:
-            constant = constant_of(value)
+            constant = _big_weight(value)
+            if constant is None:
+                constant = constant_of(value)
             if constant is not None:
-                whole = not constant.is_floating_point()
-                if constant.numel() > (_REAL_LIMIT if whole else _FLOAT_LIMIT):
+                if not constant.is_meta and _is_big(constant.numel(), constant.dtype):
                     constant = torch.empty(constant.shape, dtype=constant.dtype, device="meta")
                 self.known[value] = (constant, constant)
             elif value.producer() is None:
@@ -250,6 +251,27 @@ class Inference:
     def _contradiction(self, node: ir.Node, error: Exception) -> GraphError:
         shapes = ", ".join(f"{v.name}{text(self.shape(v))}" for v in node.inputs if v is not None)
         return GraphError(f"node {node.name!r} ({node.op_type}) does not fit its inputs {shapes}: {_first_line(error)}")
+
+
+def _is_big(elements: int, dtype: torch.dtype) -> bool:
+    """True for constants whose values say nothing about shapes."""
+    return elements > (_FLOAT_LIMIT if dtype.is_floating_point else _REAL_LIMIT)
+
+
+def _big_weight(value: ir.Value) -> torch.Tensor | None:
+    """The shape of a big weight, without reading it from its file; None for other values."""
+    held = value.const_value
+    if held is None or not value.is_initializer():
+        return None
+    try:
+        kind = from_onnx(held.dtype)
+    except KeyError:
+        return None
+    # What is narrower than a byte is held in another type than it is declared in.
+    if kind.bits < 8:
+        return None
+    shape = tuple(held.shape.numpy())
+    return torch.empty(shape, dtype=kind.torch, device="meta") if _is_big(math.prod(shape), kind.torch) else None
 
 
 def _on_one_device(tensors: Sequence[torch.Tensor | None], shape_operands: Sequence[int]) -> list[torch.Tensor | None]:

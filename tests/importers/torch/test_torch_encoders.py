@@ -63,3 +63,12 @@ def test_names_of_question_answering() -> None:
     real = inputs["attention_mask"].bool()
     for name in found:
         assert relative_rms(found[name][real], right[name][real]) <= by_name("float32").tolerance
+
+
+def test_labels_of_a_classifier() -> None:
+    torch.manual_seed(0)
+    labels = {0: "no", 1: "maybe", 2: "yes"}
+    config = tf.BertConfig(**SIZES, id2label=labels, label2id={v: k for k, v in labels.items()})
+    model = import_module(tf.BertForSequenceClassification(config).eval(), ragged(2, 6))
+    assert model.task == "classify"
+    assert model.config["labels"] == {"0": "no", "1": "maybe", "2": "yes"}

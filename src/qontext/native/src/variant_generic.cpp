@@ -1,6 +1,6 @@
 #define QX_NS generic
 #include "activation.h"
-#include "attention_float.h"
+#include "attention_direct.h"
 #include "attention_task.h"
 #include "kernels.h"
 #include "norm.h"
@@ -9,9 +9,15 @@ namespace qx {
 namespace generic {
 
 static bool attention(const AttentionPlan& plan, const AttentionTask& task, Prefetch& ahead) {
-    if (plan.args->dtype == QX_BF16) return run_attention<FloatCore<BF16>>(plan, task, ahead);
-    if (plan.args->dtype == QX_F16) return run_attention<FloatCore<F16>>(plan, task, ahead);
-    return run_attention<FloatCore<F32>>(plan, task, ahead);
+    const int64_t rows = task.end - task.begin;
+    switch (plan.args->dtype) {
+        case QX_BF16: {
+            if (rows <= 6) return run_attention<DirectCore<BF16>>(plan, task, ahead);
+            return run_attention<FloatCore<BF16>>(plan, task, ahead);
+        }
+        case QX_F16: return rows <= 6 ? run_attention<DirectCore<F16>>(plan, task, ahead) : run_attention<FloatCore<F16>>(plan, task, ahead);
+        default: return rows <= 6 ? run_attention<DirectCore<F32>>(plan, task, ahead) : run_attention<FloatCore<F32>>(plan, task, ahead);
+    }
 }
 
 }  // namespace generic
