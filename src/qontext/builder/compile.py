@@ -13,7 +13,8 @@ from ..graph.ledger import Ledger
 from ..graph.model import Model
 from ..graph.verify import verify
 from ..ops.declare import Op
-from ..ops.device import device_of
+from ..ops.device import current, device_of, parse_device
+from ..ops.gpu_facts import gpu_facts, gpu_problem
 from ..ops.infer import Inference
 from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
@@ -30,11 +31,12 @@ class Settings:
     """How to build.
 
     precision:   "fp32", "bf16" or "fp16": the type of weights and activations between inputs and outputs
-    device:      "cpu"; "cuda" is reserved
+    device:      "cpu", "cuda", or "cuda:1" for the second GPU
     max_tokens:  largest batch x length of one run (memory is laid out for any size up to it)
     max_length:  longest sequence; None takes the model's own limit
     packing:     remove padding where the model allows it
     tune:        time rival kernels; False takes the first that can
+    graphs:      on a GPU, replay CUDA graphs over bucketed sizes
     """
 
     precision: str = "fp32"
@@ -43,6 +45,7 @@ class Settings:
     max_length: int | None = None
     packing: bool = True
     tune: bool = True
+    graphs: bool = True
 
 
 @dataclass
@@ -85,7 +88,7 @@ def updates_of(ops: dict[str, Op]) -> Callable[[ir.Node], dict[int, int]]:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises ArgumentError or DeviceError for settings that cannot be used."""
+    """Raises ArgumentError for settings that cannot be used, DeviceError for a device that is missing or unfit."""
     problems = []
     if settings.precision not in PRECISIONS:
         problems.append(f"precision is {settings.precision!r}, allowed: {', '.join(PRECISIONS)}")
@@ -93,14 +96,21 @@ def check_settings(settings: Settings) -> None:
         problems.append(f"max_tokens is {settings.max_tokens}, it must be at least 1")
     if settings.max_length is not None and settings.max_length < 1:
         problems.append(f"max_length is {settings.max_length}, it must be at least 1")
-    if settings.device not in ("cpu", "cuda"):
-        problems.append(f"device is {settings.device!r}, allowed: cpu")
+    try:
+        kind, index = parse_device(settings.device)
+    except ArgumentError as error:
+        kind, index = "cpu", 0
+        problems.append(error.message)
     if problems:
         raise ArgumentError(all_problems("build", problems))
-    if settings.device == "cuda":
-        raise DeviceError(
-            "device 'cuda' was asked for, but this version has kernels for the CPU only; use device='cpu'"
-        )
+    check_device(kind, index)
+
+
+def check_device(kind: str, index: int) -> None:
+    """Raises DeviceError when that GPU is missing, too old, or driven by software that does not fit."""
+    problem = gpu_problem(gpu_facts(), index) if kind == "cuda" else None
+    if problem is not None:
+        raise DeviceError(f"device '{kind}:{index}' was asked for, but {problem}")
 
 
 def check_rules(rules: Sequence[Rule]) -> None:

@@ -14,7 +14,7 @@ ModelArgument = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for machines")]
 Precision = Annotated[str, typer.Option("--precision", "-p", help="fp32, bf16 or fp16")]
-Device = Annotated[str, typer.Option("--device", "-d", help="cpu")]
+Device = Annotated[str, typer.Option("--device", "-d", help="cpu, cuda, or cuda:1 for the second GPU")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="print the build log: every fusion, before and after")]
 Texts = Annotated[
     list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts; none reads lines from --file or stdin")

@@ -21,11 +21,18 @@ class Device:
     type:        "cpu" or "cuda"
     capability:  instruction sets or compute capability, for example {"avx512", "amx_bf16"} or {"sm_90"}
     name:        the product name, a key of tuning records
+    place:       where torch holds its tensors, when `type` alone does not say it ("cuda:1")
     """
 
     type: str = "cpu"
     capability: frozenset[str] = frozenset()
     name: str = ""
+    place: str = ""
+
+    @property
+    def torch(self) -> torch.device:
+        """The device of its tensors."""
+        return torch.device(self.place or self.type)
 
 
 @dataclass(frozen=True)

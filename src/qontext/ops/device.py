@@ -1,11 +1,15 @@
 """What this machine's processors can do, in the words that `supports(call)` reads."""
 
+import contextlib
 import functools
 import platform
+from contextlib import AbstractContextManager
 
 import torch
 
+from ..errors import ArgumentError
 from .call import Device
+from .gpu_facts import gpu_facts
 
 
 @functools.cache
@@ -34,11 +38,20 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def parse_device(text: str) -> tuple[str, int]:
+    """("cpu", 0), or ("cuda", which GPU) of "cpu", "cuda" or "cuda:1". Raises ArgumentError for anything else."""
+    kind, _, index = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
+        raise ArgumentError(f"device is {text!r}, allowed: cpu, cuda, or cuda:1 for the second GPU")
+    return kind, int(index or 0)
+
+
 @functools.cache
 def _describe(kind: str, index: int) -> Device:
     if kind == "cuda":
-        major, minor = torch.cuda.get_device_capability(index)
-        return Device("cuda", frozenset({f"sm_{major}{minor}"}), torch.cuda.get_device_name(index))
+        gpu = gpu_facts().gpus[index]
+        major, minor = gpu.capability
+        return Device("cuda", frozenset({f"sm_{major}{minor}"}), gpu.name, f"cuda:{index}")
     return Device("cpu", cpu_flags(), cpu_name())
 
 
@@ -48,3 +61,9 @@ def device_of(device: torch.device | str | None) -> Device:
     if found.type == "meta":
         return Device("cpu")
     return _describe(found.type, found.index or 0)
+
+
+def current(device: Device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one, on which kernels are launched; nothing for other devices."""
+    place = device.torch
+    return torch.cuda.device(place) if place.type == "cuda" else contextlib.nullcontext()
