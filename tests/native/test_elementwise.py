@@ -33,13 +33,16 @@ def test_with_bias(isas: EveryISA, guarded: Guarded, dtype: torch.dtype, kind: s
 
 @pytest.mark.parametrize("kind", REFERENCE)
 def test_every_value_is_accurate(isas: EveryISA, kind: str) -> None:
-    x = torch.linspace(-6, 30, 100_003)
+    x = torch.linspace(-9, 30, 100_003)
     wanted = REFERENCE[kind](x.double())
     for isa in isas:
         out = native.bias_act(x, kind, out=torch.empty_like(x))
-        error = (out.double() - wanted).abs() / wanted.abs().clamp_min(1e-30)
-        # Far out, gelu_tanh is as inexact as its argument: about 25 there, of which exp makes a factor.
-        assert float(error[wanted != 0].max()) < (8e-6 if kind == "gelu_tanh" else 3e-6), isa
+        error = (out.double() - wanted).abs()
+        assert bool((error <= 3e-6 * wanted.abs() + (3e-8 * x.abs() if "gelu" in kind else 0)).all()), isa
+        # The rounding of x alone is 6e-8 of it; still the small values far below zero are right by themselves.
+        near = (x > -5) & (wanted != 0)
+        assert float((error / wanted.abs())[near].max()) < (1e-4 if "gelu" in kind else 3e-6), isa
+        assert bool((out[x < -6.2].abs() <= 1e-8).all()) or kind == "silu", isa
 
 
 @pytest.mark.parametrize("kind", REFERENCE)

@@ -37,6 +37,8 @@ static inline V reciprocal(V a) {
 // x - floor(x), 0 for an infinity; and p * 2^floor(x).
 static inline V fraction(V x) { return _mm512_reduce_ps(x, 0x9); }
 static inline V scale_by_floor(V p, V x) { return _mm512_scalef_ps(p, x); }
+// Entry i of the 32 in `low` and `high`, where i are the low five bits of the lane's index.
+static inline V look_up(V low, V high, V index) { return _mm512_permutex2var_ps(low, _mm512_castps_si512(index), high); }
 static inline float sum(V a) { return _mm512_reduce_add_ps(a); }
 static inline float largest(V a) { return _mm512_reduce_max_ps(a); }
 

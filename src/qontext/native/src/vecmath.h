@@ -1,4 +1,4 @@
-// exp2, the normal distribution function, tanh and sigmoid on vectors. Coefficients are minimax fits of this project.
+// exp2, tanh and sigmoid on vectors. Coefficients are minimax fits of this project.
 #pragma once
 #include "vec.h"
 
@@ -44,25 +44,6 @@ static inline V exp2(V x) {
 #endif
 }
 
-// x * Phi(x), the exact GELU. The tail is exp(-x^2/2) times a polynomial in 1/(1 + 0.3 |x|): no cancellation for x < 0.
-static inline V gelu_erf(V x) {
-    const V a = min(set1(14.0f), abs(x));  // in this order a NaN stays
-    const V t = reciprocal(fma(a, set1(0.3f), set1(1.0f)));
-    V g = fma(set1(0.03567460551857948f), t, set1(-0.15720230340957642f));
-    g = fma(g, t, set1(0.20635206997394562f));
-    g = fma(g, t, set1(-0.053682271391153336f));
-    g = fma(g, t, set1(0.128560870885849f));
-    g = fma(g, t, set1(0.09991373121738434f));
-    g = fma(g, t, set1(0.12075392156839371f));
-    g = fma(g, t, set1(0.11962930858135223f));
-    const V square = a * a;
-    const V lost = fma(a, a, set1(0.0f) - square);  // what rounding took from the square
-    const V tail = exp2(square * set1(-0.5f * log2_e));
-    const V q = g * t * fma(lost * set1(-0.5f), tail, tail);
-    const V below = set1(0.0f) - a * q;
-    return choose_negative(x, below, x + below);
-}
-
 // 1 / (1 + exp(-x))
 static inline V sigmoid(V x) {
     const V e = exp2(min(set1(126.0f), x * set1(-log2_e)));
@@ -70,12 +51,6 @@ static inline V sigmoid(V x) {
 }
 
 static inline V silu(V x) { return x * sigmoid(x); }
-
-// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) is x sigmoid of twice the argument.
-static inline V gelu_tanh(V x) {
-    const V cube = x * x * x;
-    return x * sigmoid(fma(cube, set1(0.07135481627f), x * set1(1.5957691216f)));
-}
 
 // tanh: a polynomial near zero, where 1 - 2 / (1 + exp(2 x)) would cancel.
 static inline V tanh(V x) {
