@@ -3,6 +3,7 @@
 The conformance test of qontext's own operators and `check_operator` for the user's share this.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +12,13 @@ import torch
 
 from ..dtypes import by_name, from_torch, relative_rms
 from ..errors import PluginError
-from ..ops.call import Call, Kernel, Operand
+from ..ops.call import Call, Device, Kernel, Operand
 from ..ops.declare import Case, Op, call_of
 from ..ops.device import device_of
 
 Tensors = Sequence[torch.Tensor | None]
 INTEGER_FILL = -77
+GUARD = 64  # elements before and after every output that kernels fill
 
 
 def checked_cases(op: Op) -> list[Case]:
@@ -37,9 +39,14 @@ def inputs_of(op: Op, case: Case, dtype: str) -> list[torch.Tensor | None]:
     return made
 
 
-def call_for(op: Op, case: Case, inputs: Tensors) -> Call:
-    """The checked call of a case on the CPU."""
-    return call_of(op, inputs, case.attributes, op.wanted(case.outputs), device_of("cpu"))
+def placed(op: Op, inputs: Tensors, device: torch.device) -> list[torch.Tensor | None]:
+    """The inputs on a device; those that are read on the host stay there."""
+    return [t if t is None or param.host else t.to(device) for param, t in zip(op.inputs, inputs, strict=True)]
+
+
+def call_for(op: Op, case: Case, inputs: Tensors, device: Device | None = None) -> Call:
+    """The checked call of a case on a device, the CPU when None."""
+    return call_of(op, inputs, case.attributes, op.wanted(case.outputs), device or device_of("cpu"))
 
 
 def with_constants(call: Call, inputs: Tensors) -> Call:
@@ -64,24 +71,50 @@ def variants(kernel: Kernel, call: Call, inputs: Tensors) -> tuple[list[Call], s
 
 
 def expected(op: Op, call: Call, inputs: Tensors) -> tuple[torch.Tensor | None, ...]:
-    """All outputs of the reference in float64."""
-    wide = [t.double() if t is not None and t.is_floating_point() else t for t in inputs]
+    """All outputs of the reference in float64, computed on the CPU."""
+    here = [None if t is None else t.cpu() for t in inputs]
+    wide = [t.double() if t is not None and t.is_floating_point() else t for t in here]
     result = op.reference(*wide, **call.attributes)
     return result if isinstance(result, tuple) else (result,)
 
 
 def poisoned(call: Call) -> list[torch.Tensor | None]:
-    """Outputs for the kernel to fill: NaN, or an unlikely number, in every place."""
+    """Outputs for the kernel to fill: NaN, or an unlikely number, in every place and in GUARD places around them."""
     made: list[torch.Tensor | None] = []
     for operand in call.outputs:
         if operand is None:
             made.append(None)
             continue
-        dtype = operand.type.torch
-        fill = float("nan") if dtype.is_floating_point else True if dtype == torch.bool else INTEGER_FILL
         sizes = [d for d in operand.shape or () if isinstance(d, int)]
-        made.append(torch.full(sizes, fill, dtype=dtype))
+        count, dtype = math.prod(sizes), operand.type.torch
+        whole = torch.full([count + 2 * GUARD], _fill(dtype), dtype=dtype, device=call.device.torch)
+        made.append(whole[GUARD : GUARD + count].view(sizes))
     return made
+
+
+def _sized(call: Call, want: Tensors) -> Call:
+    """The call with the shapes of the results for outputs whose sizes depend on data."""
+    outputs = [
+        o
+        if o is None or t is None or all(isinstance(d, int) for d in o.shape or ())
+        else replace(o, shape=tuple(t.shape))
+        for o, t in zip(call.outputs, want, strict=False)
+    ]
+    return replace(call, outputs=tuple(outputs))
+
+
+def _fill(dtype: torch.dtype) -> float | bool | int:
+    return float("nan") if dtype.is_floating_point else True if dtype == torch.bool else INTEGER_FILL
+
+
+def spilled(name: str, filled: torch.Tensor | None) -> str | None:
+    """One sentence when a kernel wrote around an output that `poisoned` made."""
+    if filled is None:
+        return None
+    whole = torch.empty(0, dtype=filled.dtype, device=filled.device).set_(filled.untyped_storage())
+    around = torch.cat([whole[:GUARD], whole[-GUARD:]])
+    held = around.isnan() if filled.is_floating_point() else around == _fill(filled.dtype)
+    return None if bool(held.all()) else f"{name}: {int((~held).sum())} places around it were written"
 
 
 def with_gaps(inputs: Tensors) -> list[torch.Tensor | None]:
@@ -93,7 +126,7 @@ def run_and_compare(op: Op, kernel: Kernel, case: Case, dtype: str, call: Call, 
     """Runs one bound kernel on poisoned outputs; returns sentences about what is wrong."""
     before = [None if t is None else t.clone() for t in inputs]
     want = expected(op, call, inputs)
-    out = poisoned(call) if kernel.writes_out else None
+    out = poisoned(_sized(call, want)) if kernel.writes_out else None
     result = kernel.bind(call)(inputs, out)
     results = result if isinstance(result, tuple) else (result,)
     last = max(i for i, operand in enumerate(call.outputs) if operand is not None)
@@ -109,6 +142,8 @@ def run_and_compare(op: Op, kernel: Kernel, case: Case, dtype: str, call: Call, 
             problems += _borrowed(op, kernel, i, got, inputs)
         elif results[i] is not None and results[i].data_ptr() != out[i].data_ptr():  # type: ignore[union-attr]
             problems.append(f"{param.name} was not written where the caller asked")
+        if out is not None:
+            problems.append(spilled(param.name, got))
         problems.append(problem_with(param.name, got, want[i], operand, case.tolerance.get(dtype, 1.0)))
     for param, old, new in zip(op.inputs, before, inputs, strict=True):
         if old is not None and new is not None and not torch.equal(old, new):
@@ -134,6 +169,7 @@ def problem_with(
     """One sentence when an output is not what the reference says, within the tolerance of its dtype."""
     if got is None or want is None:
         return f"{name}: got {'nothing' if got is None else 'a tensor'}, reference {'none' if want is None else 'one'}"
+    got, want = got.cpu(), want.cpu()
     kind = from_torch(got.dtype)
     if kind.name != operand.dtype:
         return f"{name} is {kind.name}, declared {operand.dtype}"

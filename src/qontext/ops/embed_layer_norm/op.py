@@ -9,7 +9,8 @@ from ..declare import Attribute, Op, Param
 from ..kernel_checks import element_count
 from .body import body
 from .cases import cases
-from .cpu import KERNELS
+from .cpu import KERNELS as CPU_KERNELS
+from .gpu import KERNELS as GPU_KERNELS
 from .reference import reference
 
 
@@ -91,7 +92,7 @@ OP = Op(
         Attribute("padding_idx", int, -1, doc="RoBERTa's padding id; -1 for plain counting"),
     ),
     reference=reference,
-    kernels=KERNELS,
+    kernels=(*CPU_KERNELS, *GPU_KERNELS),
     cases=cases,
     infer=_infer,
     check=_check,

@@ -8,7 +8,8 @@ from ..call import Call, Cost, Operand
 from ..declare import Op, Param
 from ..kernel_checks import element_count
 from .cases import cases
-from .cpu import KERNELS
+from .cpu import KERNELS as CPU_KERNELS
+from .gpu import KERNELS as GPU_KERNELS
 from .reference import reference
 
 
@@ -68,7 +69,7 @@ OP = Op(
     inputs=(Param("x", "T E"), Param("cu_seqlens", "B+1", "int32", doc="from PackIndex")),
     outputs=(Param("y", "B E"),),
     reference=reference,
-    kernels=KERNELS,
+    kernels=(*CPU_KERNELS, *GPU_KERNELS),
     cases=cases,
     infer=_infer,
     check=_check,

@@ -4,7 +4,8 @@ from ..call import Call, Cost
 from ..declare import Attribute, Op, Param
 from ..kernel_checks import element_count, operand_bytes
 from .cases import cases
-from .cpu import KERNELS
+from .cpu import KERNELS as CPU_KERNELS
+from .gpu import KERNELS as GPU_KERNELS
 from .reference import reference
 
 
@@ -39,7 +40,7 @@ OP = Op(
     outputs=(Param("y", "... E"),),
     attributes=(Attribute("epsilon", float, 1e-5),),
     reference=reference,
-    kernels=KERNELS,
+    kernels=(*CPU_KERNELS, *GPU_KERNELS),
     cases=cases,
     cost=_cost,
     body=_body,

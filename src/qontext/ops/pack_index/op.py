@@ -8,7 +8,8 @@ from ..call import Call, Cost, Operand
 from ..declare import Op, Param
 from ..kernel_checks import element_count
 from .cases import cases
-from .cpu import KERNELS
+from .cpu import KERNELS as CPU_KERNELS
+from .gpu import KERNELS as GPU_KERNELS
 from .reference import reference
 
 
@@ -69,7 +70,7 @@ OP = Op(
         Param("max_seqlen", "", "int32", host=True, doc="the longest sequence"),
     ),
     reference=reference,
-    kernels=KERNELS,
+    kernels=(*CPU_KERNELS, *GPU_KERNELS),
     cases=cases,
     infer=_infer,
     cost=_cost,

@@ -9,7 +9,8 @@ from ..declare import Attribute, Op, Param
 from ..kernel_checks import element_count, operand_bytes
 from .body import body
 from .cases import cases
-from .cpu import KERNELS
+from .cpu import KERNELS as CPU_KERNELS
+from .gpu import KERNELS as GPU_KERNELS
 from .reference import FLAT_LAYOUTS, LAYOUTS, reference
 
 
@@ -89,7 +90,7 @@ OP = Op(
         Attribute("num_heads", int, 0, doc="needed where the layout joins heads, as in (N D)"),
     ),
     reference=reference,
-    kernels=KERNELS,
+    kernels=(*CPU_KERNELS, *GPU_KERNELS),
     cases=cases,
     infer=_infer,
     check=_check,

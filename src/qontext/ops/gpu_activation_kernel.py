@@ -1,0 +1,70 @@
+"""Device code of the activations, in float32, and the pass that follows a matrix product: bias, activation, residual.
+
+    y = act(x + bias) + residual         over rows of WIDTH numbers; what is absent (None) is left out
+
+The exact GELU has two forms: `erf` of the mathematics library for float32 results, and, for results that are rounded
+to halves anyway, the complementary error function as a polynomial times exp(-x^2) (Abramowitz and Stegun, Handbook of
+Mathematical Functions, 7.1.26: absolute error at most 1.5e-7), which takes half the instructions.
+"""
+
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+
+@triton.jit
+def gelu_erf(v, SHORT: tl.constexpr):
+    """v * Phi(v), Phi the normal distribution."""
+    if SHORT:
+        z = tl.abs(v) * 0.7071067811865476
+        t = 1.0 / (1.0 + 0.3275911 * z)
+        p = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+        tail = 0.5 * p * tl.exp2(z * z * -1.4426950408889634)
+        return v * tl.where(v < 0.0, tail, 1.0 - tail)
+    return 0.5 * v * (1.0 + tl.erf(v * 0.7071067811865476))
+
+
+@triton.jit
+def gelu_tanh(v):
+    """v * sigmoid(2 u) with u = sqrt(2 / pi) (v + 0.044715 v^3), which is 0.5 v (1 + tanh(u))."""
+    u = 0.7978845608028654 * v * (1.0 + 0.044715 * v * v)
+    return v * tl.sigmoid(2.0 * u)
+
+
+@triton.jit
+def activated(v, KIND: tl.constexpr, SHORT: tl.constexpr):
+    """The activation called KIND of float32 numbers; SHORT says that the result is rounded to a half."""
+    if KIND == "relu":
+        v = tl.maximum(v, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    elif KIND == "gelu_erf":
+        v = gelu_erf(v, SHORT)
+    elif KIND == "gelu_tanh":
+        v = gelu_tanh(v)
+    elif KIND == "silu":
+        v = v * tl.sigmoid(v)
+    return v
+
+
+@triton.jit
+def finish(
+    x, bias, residual, y, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr, OVERLAP: tl.constexpr
+):
+    """One program takes BLOCK numbers in a row, `count` in all; y may lie where x lies."""
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    step = tl.arange(0, BLOCK)
+    at = first + step
+    inside = at < count
+    if OVERLAP:
+        gdc_wait()
+        gdc_launch_dependents()
+    v = tl.load(x + at, inside, 0.0).to(tl.float32)
+    if bias is not None:
+        # The remainder of the 64-bit place is taken once a program, that of the 32-bit steps once a number.
+        column = ((first % WIDTH).to(tl.int32) + step) % WIDTH
+        v += tl.load(bias + column, inside, 0.0).to(tl.float32)
+    v = activated(v, KIND, y.dtype.element_ty != tl.float32)
+    if residual is not None:
+        v += tl.load(residual + at, inside, 0.0).to(tl.float32)
+    tl.store(y + at, v.to(y.dtype.element_ty), inside)

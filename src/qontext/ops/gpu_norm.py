@@ -1,0 +1,95 @@
+"""Binding the norms over the last axis to a width: LayerNorm, SkipLayerNorm and RMSNorm share it.
+
+Limits: none on rows or width; rows wider than `WIDEST_TILE` are read twice.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from .call import Call
+from .gpu_launch import blocks, may_overlap, power_of_2, takes_floats
+from .kernel_checks import last_axis, last_axis_known
+
+WIDEST_TILE = 16384
+_WIDE_STEP = 4096
+# Rows from which one program takes several: fewer leave multiprocessors idle.
+_MANY_ROWS = 2048
+
+# (x, skip, x_bias, weight, bias, y, total): fills y, and total where it is given.
+Norm = Callable[
+    [
+        torch.Tensor,
+        torch.Tensor | None,
+        torch.Tensor | None,
+        torch.Tensor | None,
+        torch.Tensor | None,
+        torch.Tensor,
+        torch.Tensor | None,
+    ],
+    None,
+]
+
+
+def norm_supports(call: Call) -> str | None:
+    """Triton is here, one float dtype, and rows whose width is a number other than 0."""
+    x = call.inputs[0]
+    assert x is not None
+    reason = takes_floats(call) or last_axis_known(x, "x")
+    return reason or ("its first input has rows of 0 elements" if last_axis(x) == 0 else None)
+
+
+def rows_per_program(columns: int, rows: int) -> int:
+    """How many rows a program takes: as many as fill a tile of 4096, one while rows are few."""
+    return max(1, 4096 // columns) if rows >= _MANY_ROWS else 1
+
+
+def warps_for(elements: int) -> int:
+    """Warps for a tile of so many elements, about 32 a thread."""
+    return min(max(elements // 1024, 1), 16)
+
+
+def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> Norm:
+    """A function that normalises rows of `width` contiguous numbers; `centred` is False for RMSNorm."""
+    from .gpu_norm_kernel import norm_rows, norm_wide_rows
+
+    overlap = may_overlap(call)
+    columns = power_of_2(width)
+
+    def tiles(
+        x: torch.Tensor,
+        skip: torch.Tensor | None,
+        x_bias: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        y: torch.Tensor,
+        total: torch.Tensor | None,
+    ) -> None:
+        rows = x.numel() // width
+        if rows == 0:
+            return
+        each = rows_per_program(columns, rows)
+        norm_rows[(blocks(rows, each),)](
+            x, skip, x_bias, weight, bias, y, total, rows, epsilon, width, columns, each, centred, overlap,
+            num_warps=warps_for(columns * each) if each > 1 else max(warps_for(columns), 4),
+            launch_pdl=overlap,
+        )  # fmt: skip
+
+    def sweeps(
+        x: torch.Tensor,
+        skip: torch.Tensor | None,
+        x_bias: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        y: torch.Tensor,
+        total: torch.Tensor | None,
+    ) -> None:
+        rows = x.numel() // width
+        if rows == 0:
+            return
+        norm_wide_rows[(rows,)](
+            x, skip, x_bias, weight, bias, y, total, rows, epsilon, width, _WIDE_STEP, centred, overlap,
+            num_warps=8, launch_pdl=overlap,
+        )  # fmt: skip
+
+    return tiles if columns <= WIDEST_TILE else sweeps

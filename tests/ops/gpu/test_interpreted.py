@@ -1,0 +1,64 @@
+"""The operators' Triton kernels through Triton's interpreter, on the CPU: every case, in float32 and float16.
+
+The interpreter's matrix product is wrong in bfloat16, so that type is left to the GPU (tests/conformance).
+"""
+
+import pytest
+import torch
+
+from qontext.ops.call import Device
+from qontext.ops.catalogue import OPS
+from qontext.plugins.conformance import (
+    call_for,
+    checked_cases,
+    inputs_of,
+    kernels_of,
+    run_and_compare,
+    variants,
+    with_gaps,
+)
+
+pytest.importorskip("triton")
+pytestmark = [
+    pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled here, see tests/conformance"),
+    # NumPy, which the interpreter computes with, warns where a sigmoid runs into its limits.
+    pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning"),
+]
+
+# Attention has its own tests, on sizes that the interpreter can do in time.
+MINE = [op for op in OPS if op.name not in ("QKVToContext", "Attention")]
+HOPPER = Device("cuda", frozenset({"sm_90"}), "interpreter", "cpu")
+KERNELS = [
+    pytest.param(op, kernel, id=kernel.name)
+    for op in MINE
+    for kernel in kernels_of(op, "cuda")
+    if kernel.name.startswith("triton.")
+]
+
+
+@pytest.mark.parametrize(("op", "kernel"), KERNELS)
+def test_kernel_equals_the_reference(op, kernel):
+    ran, refused = 0, set()
+    for case in checked_cases(op):
+        for dtype in case.dtypes:
+            if dtype == "bfloat16":
+                continue
+            inputs = inputs_of(op, case, dtype)
+            able, reason = variants(kernel, call_for(op, case, inputs, HOPPER), inputs)
+            refused.add(reason)
+            for call in able:
+                assert run_and_compare(op, kernel, case, dtype, call, inputs) == [], (case.name, dtype)
+                ran += 1
+    assert ran, refused
+
+
+@pytest.mark.parametrize(("op", "kernel"), KERNELS)
+def test_kernel_takes_inputs_with_gaps(op, kernel):
+    ran = 0
+    for case in checked_cases(op):
+        inputs = inputs_of(op, case, "float32")
+        able, _ = variants(kernel, call_for(op, case, inputs, HOPPER), inputs)
+        if able and all(t is None or t.numel() for t in inputs):
+            assert run_and_compare(op, kernel, case, "float32", able[0], with_gaps(inputs)) == [], case.name
+            ran += 1
+    assert ran or "linear" in kernel.name
