@@ -13,7 +13,7 @@ from ..graph.ledger import Ledger
 from ..graph.model import Model
 from ..graph.verify import verify
 from ..ops.declare import Op
-from ..ops.device import current, device_of, parse_device
+from ..ops.device import device_of, parse_device
 from ..ops.gpu_facts import gpu_facts, gpu_problem
 from ..ops.infer import Inference
 from ..ops.operators import operators

@@ -16,12 +16,17 @@ from ..graph.dims import Dim, Shape
 from ..graph.ledger import ids_of, origin_of
 from ..ops.call import Bound, Call, Device, Operand, Result, Tensors
 from ..ops.declare import Op
+from ..ops.device import device_of
 from ..ops.eager import candidates
 from ..ops.infer import Inference
 from ..ops.standard.catalogue import lookup as standard_lookup
 from ..ops.standard.declare import Context
 from .memory import Layout, Lifetime, plan_memory
+from .parts import Parts, divide, parts_of
+from .slots import Slots
 from .tune import Timings, Tuner
+
+_SHAPE_ONLY = {("UnpackTokens", "mask")}
 
 
 @dataclass
@@ -31,7 +36,7 @@ class Step:
     inputs, outputs: slots (positions in the table of values), -1 for an absent operand
     binds:     (output, axis, symbol): sizes that are known only after this step has run
     release:   slots whose last reader this step is
-    out_shapes: for kernels that fill given tensors, the shape of every output
+    host:      positions of inputs whose elements are read on the host, or of which only the shape matters
     timings:   microseconds of each candidate that was timed, fastest first
     """
 
@@ -49,6 +54,7 @@ class Step:
     release: tuple[int, ...] = ()
     timings: Timings = ()
     refused: tuple[tuple[str, str], ...] = ()
+    host: Set[int] = frozenset()
 
 
 @dataclass
@@ -57,6 +63,7 @@ class Program:
 
     slots:     number of values; `constants` fills the first ones
     layout:    places of the arena, by slot
+    parts:     on a GPU, what runs before, in and after a CUDA graph
     """
 
     name: str
@@ -69,6 +76,7 @@ class Program:
     operands: list[Operand | None]
     layout: Layout
     input_shapes: dict[str, Shape] = field(default_factory=dict)
+    parts: Parts | None = None
 
     @property
     def slots(self) -> int:
@@ -84,36 +92,39 @@ def plan_program(
     progress: Callable[[str], None] = lambda text: None,
 ) -> Program:
     """Chooses kernels and lays out memory. Raises GraphError for a node that nothing can run."""
-    slots: dict[ir.Value, int] = {}
-    operands: list[Operand | None] = []
-    constants: dict[int, torch.Tensor] = {}
-
-    def slot(value: ir.Value | None) -> int:
-        if value is None or value.name == "":
-            return -1
-        if value not in slots:
-            slots[value] = len(operands)
-            operand = inference.operand(value)
-            operands.append(operand)
-            if operand is not None and operand.constant is not None:
-                constants[slots[value]] = operand.constant
-        return slots[value]
-
-    inputs = {str(v.name): slot(v) for v in graph.inputs}
+    slots = Slots(inference, device)
+    inputs = {str(v.name): slots.of(v) for v in graph.inputs}
     bound = {s for v in graph.inputs for d in (inference.shape(v) or ()) if isinstance(d, Dim) for s in d.symbols}
     steps = []
     nodes = [n for n in graph if not (n.op_type == "Constant" and n.domain == "")]
     for i, node in enumerate(nodes):
         progress(f"{i + 1}/{len(nodes)} {node.op_type}")
-        step = _step(node, inference, device, tuner, slot, operands, bound)
+        step = _step(node, inference, device, tuner, slots, bound)
         step.binds = _binds(node, inference, bound)
         steps.append(step)
-    outputs = {str(v.name): slot(v) for v in graph.outputs}
-    kept = set(outputs.values()) | set(inputs.values()) | set(constants)
+    outputs = {str(v.name): slots.of(v) for v in graph.outputs}
+    parts = None
+    if device.type != "cpu":
+        head, core, tail = divide(steps, slots.operands, slots.constants.keys())
+        twins = [_twin(nodes[i], steps[i], inference, tuner, slots) for i in head]
+        steps = [steps[i] for i in (*head, *core, *tail)]
+        counts = (len(head), len(core))
+        parts = parts_of(steps, counts, twins, slots.operands, slots.constants.keys(), outputs)
+    kept = set(outputs.values()) | set(inputs.values()) | set(slots.constants)
     lifetimes = _release(steps, kept)
-    layout = plan_memory(_placeable(steps, operands, kept, lifetimes))
+    # Arenas of a GPU belong to the core, whose sizes may be rounded up.
+    fixed = None if parts is None else range(parts.head, parts.head + parts.core)
+    layout = plan_memory(_placeable(steps, slots.operands, kept, lifetimes, fixed))
     shapes = {str(v.name): inference.shape(v) or () for v in graph.inputs}
-    return Program(name, graph, device, steps, inputs, outputs, constants, operands, layout, shapes)
+    return Program(name, graph, device, steps, inputs, outputs, slots.constants, slots.operands, layout, shapes, parts)
+
+
+def _twin(node: ir.Node, step: Step, inference: Inference, tuner: Tuner, slots: Slots) -> Step:
+    """A step planned for the host, for inputs that lie there."""
+    every = {s for o in slots.operands if o is not None for d in o.shape or () if isinstance(d, Dim) for s in d.symbols}
+    twin = _step(node, inference, device_of("cpu"), tuner, slots, every - {s for _, _, s in step.binds})
+    twin.binds = step.binds
+    return twin
 
 
 def _step(
@@ -121,12 +132,14 @@ def _step(
     inference: Inference,
     device: Device,
     tuner: Tuner,
-    slot: Callable[[ir.Value | None], int],
-    operands: list[Operand | None],
+    slots: Slots,
     bound: Set[str],
 ) -> Step:
-    given = tuple(slot(v) for v in node.inputs)
-    produced = tuple(slot(v) for v in node.outputs)
+    op = op_of(node, inference.ops)
+    hosted = _host_inputs(node, op, device)
+    given = tuple(slots.of(v, i in hosted) for i, v in enumerate(node.inputs))
+    produced = tuple(slots.of(v) for v in node.outputs)
+    operands = slots.operands
     call = Call(
         node.op_type,
         tuple(None if s < 0 else operands[s] for s in given),
@@ -135,11 +148,10 @@ def _step(
         device,
     )
     name = node.name or node.op_type
-    op = op_of(node, inference.ops)
     if op is None:
         run = _standard(node, inference.opset, call)
         kind = f"onnx.{node.op_type}"
-        return Step(name, node.op_type, kind, run, given, produced, call, ids_of(node), origin_of(node))
+        return Step(name, node.op_type, kind, run, given, produced, call, ids_of(node), origin_of(node), host=hosted)
     call = replace(
         call,
         inputs=call.inputs + (None,) * (len(op.inputs) - len(call.inputs)),
@@ -165,7 +177,18 @@ def _step(
         writes_out=kernel.writes_out,
         timings=timings,
         refused=tuple(refused),
+        host=hosted,
     )
+
+
+def _host_inputs(node: ir.Node, op: Op | None, device: Device) -> Set[int]:
+    """Positions of the inputs that are read on the host, and of those of which only the shape matters."""
+    if device.type == "cpu":
+        return frozenset(range(len(node.inputs)))
+    if op is not None:
+        return {i for i, p in enumerate(op.inputs) if p.host or (op.name, p.name) in _SHAPE_ONLY}
+    standard = standard_lookup(node.op_type)
+    return frozenset() if standard is None else set(standard.shape_operands)
 
 
 def _standard(node: ir.Node, opset: int, call: Call) -> Bound:
@@ -219,9 +242,13 @@ def _release(steps: Sequence[Step], kept: set[int]) -> dict[int, int]:
 
 
 def _placeable(
-    steps: Sequence[Step], operands: Sequence[Operand | None], kept: set[int], last: Mapping[int, int]
+    steps: Sequence[Step],
+    operands: Sequence[Operand | None],
+    kept: set[int],
+    last: Mapping[int, int],
+    among: range | None = None,
 ) -> list[Lifetime]:
-    """Lifetimes of values that kernels write into the arena.
+    """Lifetimes of values that kernels write into the arena: those of the steps `among`, or of all.
 
     The result of a standard operator may be a view of its input (Reshape, Transpose), so its readers count as readers
     of that input too. Kernels of ours never return views.
@@ -236,7 +263,7 @@ def _placeable(
     lives = []
     viewed_outputs = _viewed_by_outputs(steps, kept)
     for index, step in enumerate(steps):
-        if not step.writes_out:
+        if not step.writes_out or (among is not None and index not in among):
             continue
         for s in step.outputs:
             if s < 0 or s in kept or s in viewed_outputs:

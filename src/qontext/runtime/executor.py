@@ -30,8 +30,8 @@ class Executor:
             self._table[slot] = tensor
         self._generation = 0  # counts reallocations of arenas, which make remembered views stale
         self._lock = threading.Lock()
-        self._steps = [_Ready(step, program) for step in program.steps]
-        self._place = torch.device(program.device.type)
+        self._place = program.device.torch
+        self._steps = [_Ready(step, program, self._place) for step in program.steps]
 
     @property
     def arena_bytes(self) -> int:
@@ -48,43 +48,56 @@ class Executor:
         Returns:
             The outputs by name, in declared order; they share no memory with the arena.
         """
-        program = self.program
         with self._lock, torch.no_grad():
-            table = self._table[:]
-            sizes: dict[str, int] = {}
-            for name, slot in program.inputs.items():
-                tensor = inputs[name]
-                table[slot] = tensor
-                for dim, size in zip(program.input_shapes[name], tensor.shape, strict=True):
-                    if isinstance(dim, Dim):
-                        sizes[dim.symbols[0]] = size
-            for ready in self._steps:
-                step = ready.step
-                given = [table[s] if s >= 0 else None for s in step.inputs]
-                out = self._outputs(ready, sizes) if step.writes_out else None
-                try:
-                    result = step.run(given, out)
-                except QontextError as error:
-                    raise type(error)(f"{step.name} ({step.kernel}): {error.message}") from error
-                except (RuntimeError, IndexError, ValueError, TypeError) as error:
-                    raise _unfit(step, given, error) from error
-                if isinstance(result, torch.Tensor):
-                    table[step.outputs[0]] = result
-                    results: tuple[torch.Tensor | None, ...] = (result,)
-                else:
-                    results = result
-                    for s, tensor in zip(step.outputs, result, strict=False):
-                        if s >= 0:
-                            table[s] = tensor
-                for output, axis, symbol in step.binds:
-                    bound = results[output]
-                    assert bound is not None
-                    sizes[symbol] = bound.shape[axis]
-                if observe is not None:
-                    observe(step, results)
-                for s in step.release:
-                    table[s] = None
-            return {name: table[slot] for name, slot in program.outputs.items()}
+            table, sizes = self._start(inputs)
+            self._advance(self._steps, table, sizes, observe)
+            return {name: table[slot] for name, slot in self.program.outputs.items()}
+
+    def _start(self, inputs: Mapping[str, torch.Tensor]) -> tuple[list[Any], dict[str, int]]:
+        """The table of values with constants and inputs, and the sizes that the inputs say."""
+        program = self.program
+        table = self._table[:]
+        sizes: dict[str, int] = {}
+        for name, slot in program.inputs.items():
+            tensor = inputs[name]
+            table[slot] = tensor
+            for dim, size in zip(program.input_shapes[name], tensor.shape, strict=True):
+                if isinstance(dim, Dim):
+                    sizes[dim.symbols[0]] = size
+        return table, sizes
+
+    def _advance(
+        self, steps: Sequence["_Ready"], table: list[Any], sizes: dict[str, int], observe: Observe | None = None
+    ) -> None:
+        """Runs some steps: values go into `table`, sizes that only a run knows into `sizes`."""
+        for ready in steps:
+            step = ready.step
+            given = [table[s] if s >= 0 else None for s in step.inputs]
+            out = self._outputs(ready, sizes) if step.writes_out else None
+            try:
+                result = step.run(given, out)
+            except QontextError as error:
+                raise type(error)(f"{step.name} ({step.kernel}): {error.message}") from error
+            except (torch.OutOfMemoryError, torch.AcceleratorError):
+                raise
+            except (RuntimeError, IndexError, ValueError, TypeError) as error:
+                raise _unfit(step, given, error) from error
+            if isinstance(result, torch.Tensor):
+                table[step.outputs[0]] = result
+                results: tuple[torch.Tensor | None, ...] = (result,)
+            else:
+                results = result
+                for s, tensor in zip(step.outputs, result, strict=False):
+                    if s >= 0:
+                        table[s] = tensor
+            for output, axis, symbol in step.binds:
+                bound = results[output]
+                assert bound is not None
+                sizes[symbol] = bound.shape[axis]
+            if observe is not None:
+                observe(step, results)
+            for s in step.release:
+                table[s] = None
 
     def _outputs(self, ready: "_Ready", sizes: Mapping[str, int]) -> list[torch.Tensor | None]:
         """Tensors for the outputs of a step: views of the arena, or fresh memory for what the caller keeps."""
@@ -93,16 +106,16 @@ class Executor:
         if views is None or ready.generation != self._generation:
             if len(ready.views) >= _REMEMBERED or ready.generation != self._generation:
                 ready.views.clear()
-            views = [None if t is None else self._make(t, sizes) for t in ready.targets]
+            views = [None if t is None else self._make(t, sizes, ready.place) for t in ready.targets]
             if ready.reusable:
                 ready.generation = self._generation
                 ready.views[key] = views
         return views
 
-    def _make(self, target: "_Target", sizes: Mapping[str, int]) -> torch.Tensor:
+    def _make(self, target: "_Target", sizes: Mapping[str, int], place: torch.device) -> torch.Tensor:
         shape = [d if isinstance(d, int) else d.value(sizes) for d in target.shape]
         if target.size_class is None:
-            return torch.empty(shape, dtype=target.dtype, device=self._place)
+            return torch.empty(shape, dtype=target.dtype, device=place)
         units = 1
         for symbol in target.size_class:
             units *= sizes[symbol]
@@ -149,10 +162,11 @@ class _Target:
 class _Ready:
     """A step with the targets of its outputs, and views of the arena remembered by the sizes they were made for."""
 
-    __slots__ = ("generation", "reusable", "step", "symbols", "targets", "views")
+    __slots__ = ("generation", "place", "reusable", "step", "symbols", "targets", "views")
 
-    def __init__(self, step: Step, program: Program):
+    def __init__(self, step: Step, program: Program, place: torch.device):
         self.step = step
+        self.place = place
         self.targets = [_Target(program, s) if s >= 0 else None for s in step.outputs] if step.writes_out else []
         shapes = [t.shape for t in self.targets if t is not None]
         self.symbols = tuple(
