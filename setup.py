@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,7 +67,6 @@ def build_library(out: Path, temporary: Path) -> None:
     if sys.platform == "win32":
         raise NotBuilt("the library is built with gcc or clang, on Linux and macOS only")
     compiler = find_compiler()
-    temporary.mkdir(parents=True, exist_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     variants = {}
     if platform.machine() in ("x86_64", "AMD64"):
@@ -90,9 +90,23 @@ def build_library(out: Path, temporary: Path) -> None:
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(lambda job: run(job[1]), jobs))
     link = ["-shared", "-pthread"] + ([] if sys.platform == "darwin" else ["-Wl,--as-needed", "-Wl,-O1", "-s"])
-    fresh = out.with_suffix(".new")
-    run([*compiler, *[str(target) for target, _ in jobs], *link, "-o", str(fresh)])
-    fresh.replace(out)  # a process that has the old library mapped keeps it
+    linked = temporary / out.name
+    run([*compiler, *[str(target) for target, _ in jobs], *link, "-o", str(linked)])
+    put_in_place(linked, out)
+
+
+def put_in_place(fresh: Path, out: Path) -> None:
+    """Copies `fresh` to `out` under another name first: `out` is the whole old file or the whole new one at any time.
+
+    A process that has the old library mapped keeps it: its file lives on without a name.
+    """
+    beside = out.with_name(f"{out.name}.{os.getpid()}.new")
+    try:
+        shutil.copyfile(fresh, beside)
+        shutil.copymode(fresh, beside)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 class BuildNative(build_ext):
@@ -111,14 +125,22 @@ class BuildNative(build_ext):
         super().run()
 
     def build_extension(self, ext: Extension) -> None:
+        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
         try:
-            build_library(self.places[0] / LIBRARY, Path(self.build_temp) / "native")
+            # A folder of its own: two builds at once must not link each other's half-written objects.
+            with tempfile.TemporaryDirectory(prefix="native-", dir=self.build_temp) as temporary:
+                build_library(self.places[0] / LIBRARY, Path(temporary))
         except NotBuilt as error:
             print(f"qontext: the CPU kernel library was not built: {error}", file=sys.stderr)
             for place in self.places:
                 place.mkdir(parents=True, exist_ok=True)
                 (place / LIBRARY).unlink(missing_ok=True)
                 (place / NOTE).write_text(f"{error}\n")
+
+    def copy_extensions_to_source(self) -> None:
+        """The base class removes the old library and then writes the new one: a process that starts meanwhile fails."""
+        if (built := self.places[0] / LIBRARY).exists():
+            put_in_place(built, self.places[-1] / LIBRARY)
 
 
 setup(
