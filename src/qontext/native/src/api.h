@@ -60,6 +60,16 @@ struct QxRows {
     int64_t index_bytes;
 };
 
+// x [rows, k], bias [n], residual and out [rows, n] of one dtype; `weight` is what qx_linear_pack made for this isa and dtype.
+// For packing, `weight` is [n, k] as it comes and `out` takes qx_linear_bytes bytes, which lie at a multiple of 64.
+struct QxLinear {
+    const void *x, *weight, *bias, *residual;
+    void* out;
+    int64_t rows, n, k;
+    int64_t x_stride, residual_stride, out_stride;
+    int64_t dtype, activation, isa;  // activation: QxActivation, or -1 for none
+};
+
 // Packed when cu_q is given: q, k, v and out hold tokens of all sequences one after the other, batch strides are 0.
 struct QxAttention {
     const void *q, *k, *v;
@@ -94,4 +104,7 @@ QX_EXPORT int64_t qx_embed_layer_norm(const QxEmbed* args, int64_t threads);  //
 QX_EXPORT int64_t qx_bias_act(const QxActivationArgs* args, int64_t threads);
 QX_EXPORT int64_t qx_gather_rows(const QxRows* args, int64_t threads);   // -1, or the place of the first bad index
 QX_EXPORT int64_t qx_scatter_rows(const QxRows* args, int64_t threads);  // the same
+QX_EXPORT int64_t qx_linear_bytes(const QxLinear* args);  // of packed weights; 0 where the isa has no product of the dtype
+QX_EXPORT int64_t qx_linear_pack(const QxLinear* args, int64_t threads);
+QX_EXPORT int64_t qx_linear(const QxLinear* args, int64_t threads);
 QX_EXPORT int64_t qx_attention(const QxAttention* args, int64_t threads);

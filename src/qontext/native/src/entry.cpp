@@ -71,6 +71,8 @@ const Kernels& kernels() {
     return *built(isa);
 }
 
+const Kernels& kernels_of(int64_t isa) { return *built(isa); }
+
 }  // namespace qx
 
 using namespace qx;

@@ -8,12 +8,21 @@ struct AttentionPlan;
 struct AttentionTask;
 class Prefetch;
 
+// A linear layer: columns come in panels of up to `vectors` vectors of `width`.
+struct LinearKernels {
+    int64_t width, vectors;
+    int64_t (*words)(int64_t dtype, int64_t k);  // 32-bit words along K, 0 for a dtype it does not multiply
+    void (*pack)(const QxLinear&, void* packed, int64_t first_panel, int64_t last_panel);
+    bool (*part)(const QxLinear&, int64_t begin, int64_t end, int64_t first_panel, int64_t last_panel);
+};
+
 struct Kernels {
     void (*norm_rows)(const QxNorm&, int64_t begin, int64_t end, float* row);
     void (*embed_rows)(const QxEmbed&, int64_t begin, int64_t end, float* row);
     void (*activate_rows)(const QxActivationArgs&, int64_t begin, int64_t end);
     // Calls ahead.some() once for every block of rows. False when there is no memory for the scratch.
     bool (*attention)(const AttentionPlan&, const AttentionTask&, Prefetch& ahead);
+    const LinearKernels* linear;
 };
 
 extern const Kernels kernels_generic, kernels_avx2, kernels_avx512, kernels_avx512_bf16, kernels_amx;

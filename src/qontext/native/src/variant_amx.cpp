@@ -5,6 +5,7 @@
 #include "attention_direct.h"
 #include "attention_task.h"
 #include "kernels.h"
+#include "linear.h"
 #include "norm.h"
 
 namespace qx {
@@ -25,6 +26,6 @@ static bool attention(const AttentionPlan& plan, const AttentionTask& task, Pref
 
 }  // namespace amx
 
-const Kernels kernels_amx = {amx::norm_rows, amx::embed_rows, amx::activate_rows, amx::attention};
+const Kernels kernels_amx = {amx::norm_rows, amx::embed_rows, amx::activate_rows, amx::attention, &amx::linear_kernels};
 
 }  // namespace qx

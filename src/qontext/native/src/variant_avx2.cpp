@@ -4,6 +4,7 @@
 #include "attention_direct.h"
 #include "attention_task.h"
 #include "kernels.h"
+#include "linear.h"
 #include "norm.h"
 
 namespace qx {
@@ -23,6 +24,6 @@ static bool attention(const AttentionPlan& plan, const AttentionTask& task, Pref
 
 }  // namespace avx2
 
-const Kernels kernels_avx2 = {avx2::norm_rows, avx2::embed_rows, avx2::activate_rows, avx2::attention};
+const Kernels kernels_avx2 = {avx2::norm_rows, avx2::embed_rows, avx2::activate_rows, avx2::attention, &avx2::linear_kernels};
 
 }  // namespace qx

@@ -4,6 +4,7 @@
 #include "attention_direct.h"
 #include "attention_task.h"
 #include "kernels.h"
+#include "linear.h"
 #include "norm.h"
 
 namespace qx {
@@ -23,6 +24,6 @@ static bool attention(const AttentionPlan& plan, const AttentionTask& task, Pref
 
 }  // namespace avx512
 
-const Kernels kernels_avx512 = {avx512::norm_rows, avx512::embed_rows, avx512::activate_rows, avx512::attention};
+const Kernels kernels_avx512 = {avx512::norm_rows, avx512::embed_rows, avx512::activate_rows, avx512::attention, &avx512::linear_kernels};
 
 }  // namespace qx

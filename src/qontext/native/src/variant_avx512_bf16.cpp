@@ -5,6 +5,7 @@
 #include "attention_direct.h"
 #include "attention_task.h"
 #include "kernels.h"
+#include "linear.h"
 #include "norm.h"
 
 namespace qx {
@@ -24,6 +25,6 @@ static bool attention(const AttentionPlan& plan, const AttentionTask& task, Pref
 
 }  // namespace avx512_bf16
 
-const Kernels kernels_avx512_bf16 = {avx512_bf16::norm_rows, avx512_bf16::embed_rows, avx512_bf16::activate_rows, avx512_bf16::attention};
+const Kernels kernels_avx512_bf16 = {avx512_bf16::norm_rows, avx512_bf16::embed_rows, avx512_bf16::activate_rows, avx512_bf16::attention, &avx512_bf16::linear_kernels};
 
 }  // namespace qx

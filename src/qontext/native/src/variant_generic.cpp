@@ -3,6 +3,7 @@
 #include "attention_direct.h"
 #include "attention_task.h"
 #include "kernels.h"
+#include "linear.h"
 #include "norm.h"
 
 namespace qx {
@@ -22,6 +23,6 @@ static bool attention(const AttentionPlan& plan, const AttentionTask& task, Pref
 
 }  // namespace generic
 
-const Kernels kernels_generic = {generic::norm_rows, generic::embed_rows, generic::activate_rows, generic::attention};
+const Kernels kernels_generic = {generic::norm_rows, generic::embed_rows, generic::activate_rows, generic::attention, &generic::linear_kernels};
 
 }  // namespace qx

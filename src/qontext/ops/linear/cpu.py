@@ -1,4 +1,4 @@
-"""Linear on the CPU: vendor libraries with prepacked weights, and plain torch writing into the arena.
+"""Linear on the CPU: our own product and vendor libraries with prepacked weights, and plain torch.
 
 Which one is fastest depends on the processor, the shape and the dtype, so the planner times them.
 """
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from ...graph.dims import product, text
+from ...native import linear as native_linear
 from ..call import Bound, Call, Kernel
 from ..kernel_checks import dtypes_are, rank_known
-from ..native_kernel import even, even_or_none
-from .epilogue import activation_of
+from ..native_kernel import even, even_or_none, native_is_here
+from .epilogue import NATIVE_KINDS, activation_of
 
 # How `mkldnn::_linear_pointwise` names activations: (attribute, algorithm).
 _ONEDNN = {
@@ -58,6 +59,30 @@ def _tokens(call: Call) -> int | None:
     assert x is not None
     count = product(x.shape[:-1]) if x.shape is not None else None
     return count if isinstance(count, int) and count > 0 else None
+
+
+def _native_supports(call: Call) -> str | None:
+    reason = _one_dtype(call, ("float32", "bfloat16")) or _constant_weight(call) or native_is_here()
+    if reason is not None:
+        return reason
+    dtype = _weight_of(call).dtype
+    if not native_linear.multiplies(dtype):
+        return f"the CPU kernel library multiplies no {str(dtype).removeprefix('torch.')} on this processor"
+    return None
+
+
+def _native_bind(call: Call) -> Bound:
+    packed = native_linear.pack_weight(even(_weight_of(call)))
+    multiply = native_linear.bind_linear(packed, NATIVE_KINDS.get(call.attributes["activation"]))
+    features = packed.rows
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
+        x = even(inputs[0])
+        y = x.new_empty((*x.shape[:-1], features)) if out is None else out[0]
+        multiply(x, even_or_none(inputs[2]), even_or_none(inputs[3]), y)
+        return y
+
+    return run
 
 
 def _onednn_supports(call: Call) -> str | None:
@@ -176,6 +201,7 @@ def _torch_bind(call: Call) -> Bound:
 
 
 KERNELS = (
+    Kernel("native.linear", "cpu", _native_supports, _native_bind, writes_out=True),
     Kernel("onednn.linear", "cpu", _onednn_supports, _onednn_bind),
     Kernel("mkl.linear", "cpu", _mkl_supports, _mkl_bind),
     Kernel("torch.linear", "cpu", _torch_supports, _torch_bind, writes_out=True),

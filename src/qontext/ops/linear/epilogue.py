@@ -13,7 +13,8 @@ from ..native_kernel import dtype_of, even_or_none
 # (y, bias or None): adds the bias to y and activates it, in place.
 Finish = Callable[[torch.Tensor, torch.Tensor | None], Any]
 
-_NATIVE = {"relu": "relu", "gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "silu": "silu"}
+# How the kernel library names activations.
+NATIVE_KINDS = {"relu": "relu", "gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "silu": "silu"}
 _TORCH: dict[str, Callable[[torch.Tensor], Any]] = {
     "relu": torch.relu_,
     "gelu_erf": torch.ops.aten.gelu_.default,
@@ -32,7 +33,7 @@ def activation_of(call: Call) -> Finish | None:
         assert weight is not None
         assert weight.shape is not None
         if isinstance(weight.shape[0], int) and weight.shape[0] > 0:
-            activate_rows = bind_activation(weight.shape[0], dtype_of(call), _NATIVE[name])
+            activate_rows = bind_activation(weight.shape[0], dtype_of(call), NATIVE_KINDS[name])
             return lambda y, bias: activate_rows(y, even_or_none(bias), y)
     activate = _TORCH[name]
 
