@@ -12,7 +12,12 @@ namespace qx {
 namespace QX_NS {
 
 constexpr int64_t chunk_words = 512;           // along K: a chunk of weights and a tile of x fit beside each other
-constexpr int64_t near_x_bytes = 400 * 1024;   // of a block of packed rows of x
+// Of a block of packed rows of x: most of the second-level cache, which machines with AVX-512 have 1 MiB of or more.
+#if defined(QX_USE_AVX512)
+constexpr int64_t near_x_bytes = 768 * 1024;
+#else
+constexpr int64_t near_x_bytes = 192 * 1024;
+#endif
 constexpr int64_t most_block_rows = 10 * tile_rows;
 
 // Rows [begin, end) in `parts` nearly equal parts: the beginning of part i.
