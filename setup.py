@@ -125,10 +125,9 @@ class BuildNative(build_ext):
         super().run()
 
     def build_extension(self, ext: Extension) -> None:
-        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
         try:
             # A folder of its own: two builds at once must not link each other's half-written objects.
-            with tempfile.TemporaryDirectory(prefix="native-", dir=self.build_temp) as temporary:
+            with tempfile.TemporaryDirectory(prefix="qontext-build-") as temporary:
                 build_library(self.places[0] / LIBRARY, Path(temporary))
         except NotBuilt as error:
             print(f"qontext: the CPU kernel library was not built: {error}", file=sys.stderr)

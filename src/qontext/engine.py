@@ -18,8 +18,11 @@ from .graph.dims import Dim
 from .graph.model import InputRule, Model
 from .graph.text import type_text
 from .ops.declare import Op
-from .runtime.executor import Executor, Observe
+from .runtime.executor import Observe
+from .runtime.gpu_executor import GpuExecutor, executor_for
 from .runtime.inputs import prepare_inputs
+from .runtime.outputs import at
+from .runtime.profile import sample_run_inputs
 
 
 class Engine:
@@ -47,7 +50,8 @@ class Engine:
         self.config = dict(config)
         self.tokenizer = tokenizer
         self.input_rules = dict(inputs)
-        self._executors = {key: Executor(program) for key, program in compiled.programs.items()}
+        graphs = compiled.settings.graphs
+        self._executors = {key: executor_for(program, graphs) for key, program in compiled.programs.items()}
         native.steady_allocator()
 
     @property
@@ -75,28 +79,58 @@ class Engine:
     def output_names(self) -> list[str]:
         return list(self.compiled.programs["encode"].outputs)
 
-    def run(self, inputs: Mapping[str, Any], observe: Observe | None = None) -> dict[str, Any]:
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        observe: Observe | None = None,
+        output_device: str | torch.device | None = None,
+    ) -> dict[str, Any]:
         """Runs the model once on a padded batch of any size below the limits.
 
         Args:
             inputs: arrays by input name; numpy arrays, torch tensors or nested lists. Ids and masks are `[B, S]`.
             observe: called with (step, outputs) after every step; the tensors are only valid during the call.
+            output_device: where the outputs go ("cpu", "cuda"): by default to the device of the first tensor that came
+                in, else to the host. On a GPU they are ready when the current stream has come there.
         Returns:
-            Outputs by name in declared order: torch tensors when a torch tensor came in, else numpy arrays. They
-            belong to the caller. Padded positions are zero.
+            Outputs by name in declared order: torch tensors when a torch tensor came in or a device was named, else
+            numpy arrays. They belong to the caller. Padded positions are zero.
         Raises:
             InputError, ShapeError, DTypeError: naming the input, what it got and what was expected.
+            DeviceError: the GPU has too little memory for this batch, or reports a fault.
         """
         program = self.compiled.programs["encode"]
-        tensors = prepare_inputs(program, self.input_rules, inputs, self.settings.max_tokens, self.max_length)
-        if any(t.numel() == 0 for t in tensors.values()):
-            outputs = self._nothing(tensors)
+        prepared = prepare_inputs(program, self.input_rules, inputs, self.settings.max_tokens, self.max_length)
+        if any(t.numel() == 0 for t in prepared.tensors.values()):
+            outputs = self._nothing(prepared.tensors)
         else:
-            outputs = self._executors["encode"].run(tensors, observe)
-        if any(isinstance(x, torch.Tensor) for x in inputs.values()):
-            first = next(x for x in inputs.values() if isinstance(x, torch.Tensor))
-            return {name: tensor.to(first.device) for name, tensor in outputs.items()}
-        return {name: _numpy(tensor) for name, tensor in outputs.items()}
+            outputs = self._executors["encode"].run(prepared.tensors, observe, prepared.check)
+        first = next((x for x in inputs.values() if isinstance(x, torch.Tensor)), None)
+        if output_device is None and first is None:
+            return {name: _numpy(tensor) for name, tensor in at(outputs, torch.device("cpu")).items()}
+        wanted = output_device if output_device is not None else first.device if first is not None else "cpu"
+        return at(outputs, torch.device(wanted))
+
+    def warm_up(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Prepares for batches of (sequences, tokens a sequence): compiles kernels and captures graphs of a GPU.
+
+        A ragged batch runs fast from the start when one with as many tokens, sequences and as long a sequence (each
+        rounded up, see `runtime/buckets.py`) was warmed up. Raises InputError for shapes over the limits.
+        """
+        program = self.compiled.programs["encode"]
+        for batch, length in sorted(shapes, key=lambda s: -s[0] * s[1]):  # the largest first: one arena serves all
+            made = sample_run_inputs(program, self.input_rules, batch, length)
+            for _ in range(2):
+                self.run(made)
+
+    @property
+    def graphs(self) -> dict[str, Any]:
+        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when there can be none."""
+        executor = self._executors["encode"]
+        if not isinstance(executor, GpuExecutor):
+            return {"reason": f"the engine runs on {self.device}", "steps": 0, "captured": []}
+        held = 0 if executor.graphs.reason else executor.parts.core
+        return {"reason": executor.graphs.reason, "steps": held, "captured": executor.graphs.rows()}
 
     def _nothing(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Outputs of an empty batch: their shapes with the sizes that were given, without a run."""
@@ -139,6 +173,8 @@ class Engine:
 
     def __str__(self) -> str:
         lines = [f"engine {self.name}  ({self.precision}, {self.device}, task {self.task or 'unknown'})"]
+        if self.device != "cpu":
+            lines.append(graphs_line(self.graphs))
         for key, program in self.compiled.programs.items():
             arguments = ", ".join(type_text(v) + " " + str(v.name) for v in program.graph.inputs)
             lines.append(f"program {key}({arguments})")
@@ -165,6 +201,7 @@ def build(
     max_length: int | None = None,
     packing: bool = True,
     tune: bool = True,
+    graphs: bool = True,
     plugins: Sequence[Op] = (),
     rules: Sequence[Rule] = (),
     tuner: Tuner | None = None,
@@ -175,11 +212,12 @@ def build(
     Args:
         model: what `import_model` returned, or anything that `import_model` takes.
         precision: "fp32", "bf16" or "fp16".
-        device: "cpu".
+        device: "cpu", "cuda", or "cuda:1" for the second GPU.
         max_tokens: largest batch x length of one run.
         max_length: longest sequence; the model's own limit when left out.
         packing: remove padding where the model allows it.
         tune: time rival kernels on this machine (seconds); False takes the first that can run.
+        graphs: on a GPU, capture CUDA graphs over bucketed sizes, each on the first batch that needs it.
         plugins: operators of yours that the model uses.
         rules: fusion rules of yours, run after ours.
         tuner: timings from an earlier build, to save time.
@@ -191,7 +229,7 @@ def build(
         from .importers import import_model
 
         model = import_model(model, plugins=plugins)
-    settings = Settings(precision, device, max_tokens, max_length, packing, tune)
+    settings = Settings(precision, device, max_tokens, max_length, packing, tune, graphs)
     compiled = compile_model(model, settings, plugins, rules, tuner, log)
     return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
 
@@ -208,6 +246,14 @@ def load(path: str | os.PathLike[str], *, plugins: Sequence[Op] = ()) -> Engine:
     """
     compiled, facts = read_engine(path, plugins)
     return Engine(compiled, facts.name, facts.task, facts.config, facts.tokenizer, facts.inputs)
+
+
+def graphs_line(graphs: Mapping[str, Any]) -> str:
+    """One line about the CUDA graphs of an engine."""
+    if graphs["reason"]:
+        return f"no CUDA graphs: {graphs['reason']}"
+    captured = "; ".join(f"{g['sizes']} (replayed {g['replays']} times)" for g in graphs["captured"])
+    return f"CUDA graphs of {graphs['steps']} steps: {captured or 'none captured yet'}"
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 
 from .call import Call
-from .gpu_launch import blocks, may_overlap
+from .gpu_launch import blocks, may_overlap, power_of_2
 
-_BLOCK, _WARPS = 2048, 4
-_SMALL, _SMALL_BLOCK = 1 << 19, 1024
+_COLUMNS, _WARPS = 1024, 4
+# Numbers a program takes: few while there are few in all, so that every multiprocessor has work.
+_TILE, _SMALL_TILE, _SMALL = 4096, 1024, 1 << 20
 
 # (x, bias, residual, y): fills y, which may be x itself.
 Finish = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor], None]
@@ -21,15 +22,15 @@ def bind_finish(call: Call, width: int, kind: str) -> Finish:
     """
     from .gpu_activation_kernel import finish
 
-    overlap = may_overlap(call)
+    overlap, columns = may_overlap(call), min(power_of_2(width), _COLUMNS)
 
     def run(x: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None, y: torch.Tensor) -> None:
-        count = x.numel()
-        if count == 0:
+        rows = x.numel() // width
+        if rows == 0:
             return
-        block = _SMALL_BLOCK if count <= _SMALL else _BLOCK
-        finish[(blocks(count, block),)](
-            x, bias, residual, y, count, width, block, kind, overlap, num_warps=_WARPS, launch_pdl=overlap
+        each = (_SMALL_TILE if x.numel() <= _SMALL else _TILE) // columns
+        finish[(blocks(rows, each), blocks(width, columns))](
+            x, bias, residual, y, rows, width, columns, each, kind, overlap, num_warps=_WARPS, launch_pdl=overlap
         )
 
     return run

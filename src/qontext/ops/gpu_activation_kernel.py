@@ -49,21 +49,20 @@ def activated(v, KIND: tl.constexpr, SHORT: tl.constexpr):
 
 @triton.jit
 def finish(
-    x, bias, residual, y, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr, OVERLAP: tl.constexpr
-):
-    """One program takes BLOCK numbers in a row, `count` in all; y may lie where x lies."""
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    step = tl.arange(0, BLOCK)
-    at = first + step
-    inside = at < count
+    x, bias, residual, y, rows, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, KIND: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """One program takes a tile of ROWS rows and COLUMNS columns; y may lie where x lies."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (row < rows)[:, None] & (column < WIDTH)[None, :]
+    at = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
     if OVERLAP:
         gdc_wait()
         gdc_launch_dependents()
     v = tl.load(x + at, inside, 0.0).to(tl.float32)
     if bias is not None:
-        # The remainder of the 64-bit place is taken once a program, that of the 32-bit steps once a number.
-        column = ((first % WIDTH).to(tl.int32) + step) % WIDTH
-        v += tl.load(bias + column, inside, 0.0).to(tl.float32)
+        v += tl.load(bias + column, column < WIDTH, 0.0).to(tl.float32)[None, :]
     v = activated(v, KIND, y.dtype.element_ty != tl.float32)
     if residual is not None:
         v += tl.load(residual + at, inside, 0.0).to(tl.float32)

@@ -38,16 +38,23 @@ class Executor:
         """Bytes that the arenas hold now."""
         return sum(a.numel() for a in self._arenas.values())
 
-    def run(self, inputs: Mapping[str, torch.Tensor], observe: Observe | None = None) -> dict[str, torch.Tensor]:
+    def run(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        observe: Observe | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, torch.Tensor]:
         """Runs the program once.
 
         Args:
             inputs: a tensor for every input of the program, checked by the caller.
             observe: called after each step with the step and its outputs (taps of calibration, compare, profile).
                 The tensors are only valid during the call.
+            check: what is still to be checked of the inputs; called as soon as that needs no waiting.
         Returns:
             The outputs by name, in declared order; they share no memory with the arena.
         """
+        check()
         with self._lock, torch.no_grad():
             table, sizes = self._start(inputs)
             self._advance(self._steps, table, sizes, observe)

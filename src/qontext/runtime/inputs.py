@@ -1,6 +1,7 @@
 """From what a caller passes to `run` to the tensors a program reads: checks, conversions, defaults."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ def prepare_inputs(
     given: Mapping[str, Array],
     max_tokens: int,
     max_length: int | None,
-) -> dict[str, torch.Tensor]:
+) -> "Prepared":
     """The complete, checked inputs of a program.
+
+    A program of a GPU takes them where they are: on the host when all of them lie there, else on its device.
 
     Args:
         program: says names, dtypes and shapes.
@@ -43,16 +46,27 @@ def prepare_inputs(
             problems.append(f"input {name!r} is missing")
     if problems:
         raise InputError(all_problems("run", problems))
-    tensors = {n: _tensor(program, n, given[n]) for n in program.inputs if n in given}
+    tensors = _gathered({n: _tensor(program, n, given[n]) for n in program.inputs if n in given}, program.device.torch)
     for name in program.inputs:
         if name not in tensors:
             rule = rules[name]
             tensors[name] = _default(rule, tensors[rule.like], _dtype(program, name))
     _check_sizes(program, tensors, max_tokens, max_length)
-    for name, rule in rules.items():
-        if rule.limit is not None and name in given and tensors[name].numel():
-            _check_range(name, tensors[name], rule.limit)
-    return {name: tensors[name] for name in program.inputs}
+    limits = {n: r.limit for n, r in rules.items() if r.limit is not None and n in given and tensors[n].numel()}
+    check = _range_check({n: tensors[n] for n in limits}, limits)
+    return Prepared({name: tensors[name] for name in program.inputs}, check)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inputs of a program, and what is left to check.
+
+    check: raises InputError for values out of range. It has been called already for inputs on the host; for those on
+        a device it waits for numbers from there, so the caller calls it when it has to wait anyway.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    check: Callable[[], None] = lambda: None
 
 
 def _dtype(program: Program, name: str) -> torch.dtype:
@@ -77,7 +91,14 @@ def _tensor(program: Program, name: str, array: Array) -> torch.Tensor:
     shape = program.input_shapes[name]
     if tensor.dim() != len(shape):
         raise ShapeError(f"run: input {name!r} has shape {list(tensor.shape)}, expected {text(shape)}")
-    return tensor.detach().to(program.device.type).contiguous()
+    return tensor.detach().contiguous()
+
+
+def _gathered(tensors: dict[str, torch.Tensor], place: torch.device) -> dict[str, torch.Tensor]:
+    """All tensors on the host, or all at the place of the program."""
+    if place.type != "cpu" and all(t.device.type == "cpu" for t in tensors.values()):
+        return tensors
+    return {name: t.to(place) for name, t in tensors.items()}
 
 
 def _default(rule: InputRule, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -125,8 +146,31 @@ def _check_sizes(
             )
 
 
-def _check_range(name: str, tensor: torch.Tensor, limit: int) -> None:
-    low, high = (int(x) for x in torch.aminmax(tensor))
+def _range_check(tensors: Mapping[str, torch.Tensor], limits: Mapping[str, int]) -> Callable[[], None]:
+    """Checks ids against their limits: at once on the host; on a device, starts the search and gives its end."""
+    if all(t.device.type == "cpu" for t in tensors.values()):
+        for name, tensor in tensors.items():
+            low, high = torch.aminmax(tensor)
+            _refuse(name, tensor, int(low), int(high), limits[name])
+        return lambda: None
+    place = next(iter(tensors.values())).device
+    with torch.cuda.device(place):
+        ends = torch.stack([end.long() for t in tensors.values() for end in torch.aminmax(t)])
+        landed = torch.empty(ends.shape, dtype=ends.dtype, pin_memory=True)
+        landed.copy_(ends, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+    def finish() -> None:
+        arrived.synchronize()
+        found = landed.tolist()
+        for i, (name, tensor) in enumerate(tensors.items()):
+            _refuse(name, tensor, found[2 * i], found[2 * i + 1], limits[name])
+
+    return finish
+
+
+def _refuse(name: str, tensor: torch.Tensor, low: int, high: int, limit: int) -> None:
     if low < 0 or high >= limit:
         bad = ((tensor < 0) | (tensor >= limit)).nonzero()[0].tolist()
         value = int(tensor[tuple(bad)])

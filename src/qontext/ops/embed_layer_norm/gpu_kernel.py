@@ -35,10 +35,10 @@ def places_of(
     """The positions of ROWS tokens."""
     at = row % length
     if PLACES == "given":
-        return tl.load(places + row, present, 0)
-    if PLACES == "shared":
-        return tl.load(places + at, present, 0)
-    if PLACES == "padding":
+        place = tl.load(places + row, present, 0)
+    elif PLACES == "shared":
+        place = tl.load(places + at, present, 0)
+    elif PLACES == "padding":
         before = tl.zeros([ROWS], tl.int32)
         for first in range(0, length, STEP):
             other = first + tl.arange(0, STEP)
@@ -46,8 +46,10 @@ def places_of(
             near = tl.load(ids + (row - at).to(tl.int64)[:, None] + other[None, :], counted, padding)
             before += tl.sum((near != padding).to(tl.int32), 1)
         mine = tl.load(ids + row, present, padding)
-        return padding + tl.where(mine != padding, before, 0)
-    return offset + at
+        place = padding + tl.where(mine != padding, before, 0)
+    else:
+        place = offset + at
+    return place
 
 
 @triton.jit

@@ -43,6 +43,9 @@ def cases() -> Iterable[Case]:
     yield Case("rank_3_residual", _make((2, 5), 48, 30, residual=True))
     yield Case("rank_4", _make((2, 3, 2), 17, 8, bias=False, residual=True))
     yield Case("long_k", _make((3,), 1031, 5))
+    # What kernels for the GPU need: K that is worth splitting, and rows enough for programs that take several tiles.
+    yield Case("wide_k", _make((37,), 1096, 72, residual=True), {"activation": "gelu_erf"})
+    yield Case("many_rows", _make((5, 131), 72, 392, residual=True), {"activation": "gelu_erf"})
     yield Case("no_tokens", _make((0,), 8, 6, residual=True))
     for activation in ("relu", "gelu_erf", "gelu_tanh", "silu"):
         yield Case(activation, _make((3, 9), 40, 56), {"activation": activation})

@@ -8,7 +8,8 @@ from ..call import Call, Cost, Operand
 from ..declare import Attribute, Op, Param
 from ..kernel_checks import element_count, operand_bytes
 from .cases import cases
-from .cpu import KERNELS
+from .cpu import KERNELS as CPU_KERNELS
+from .gpu import KERNELS as GPU_KERNELS
 from .reference import reference
 
 _WEIGHTS = (*FLOATS, "int8", "int4", "float8_e4m3")
@@ -80,7 +81,7 @@ OP = Op(
     attributes=(Attribute("activation", str, "none", ("none", "relu", "gelu_erf", "gelu_tanh", "silu")),),
     types={"T": FLOATS, "W": _WEIGHTS},
     reference=reference,
-    kernels=KERNELS,
+    kernels=(*CPU_KERNELS, *GPU_KERNELS),
     cases=cases,
     cost=_cost,
     body=_body,

@@ -6,6 +6,7 @@ from ..declare import Attribute, Op, Param
 from .body import body
 from .cases import cases
 from .cpu import KERNELS
+from .gpu import KERNELS as GPU_KERNELS
 from .reference import reference
 from .rules import check, cost, infer
 
@@ -63,7 +64,7 @@ OP = Op(
         Attribute("probs_scale", float, 1 / 127, doc="reserved for int8: probabilities = int8 * probs_scale"),
     ),
     reference=reference,
-    kernels=KERNELS,
+    kernels=(*KERNELS, *GPU_KERNELS),
     cases=cases,
     infer=infer,
     cost=cost,

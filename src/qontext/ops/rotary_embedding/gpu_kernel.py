@@ -24,12 +24,6 @@ def rotate(
     pair = tl.arange(0, COLUMNS)
     start = (token // length).to(tl.int64) * batch_stride + (token % length).to(tl.int64) * token_stride
     rows = start + head.to(tl.int64)[:, None] * head_stride
-    if HALF:
-        a_at = rows + pair[None, :]
-        b_at = rows + (pair + PAIRS)[None, :]
-    else:
-        a_at = rows + (2 * pair)[None, :]
-        b_at = rows + (2 * pair + 1)[None, :]
     if OVERLAP:
         gdc_wait()
         gdc_launch_dependents()
@@ -42,12 +36,24 @@ def rotate(
     entry = tl.where(known, place, 0) * PAIRS + pair
     c = tl.where(known, tl.load(cos + entry, turning, 0.0).to(tl.float32), float("nan"))[None, :]
     s = tl.where(known, tl.load(sin + entry, turning, 0.0).to(tl.float32), float("nan"))[None, :]
-    inside = (head < heads)[:, None] & turning[None, :]
-    a = tl.load(x + a_at, inside, 0.0).to(tl.float32)
-    b = tl.load(x + b_at, inside, 0.0).to(tl.float32)
-    tl.store(y + a_at, (a * c - b * s).to(y.dtype.element_ty), inside)
-    tl.store(y + b_at, (b * c + a * s).to(y.dtype.element_ty), inside)
+    present = (head < heads)[:, None]
+    if HALF:
+        inside = present & turning[None, :]
+        a_at = rows + pair[None, :]
+        b_at = rows + (pair + PAIRS)[None, :]
+        a = tl.load(x + a_at, inside, 0.0).to(tl.float32)
+        b = tl.load(x + b_at, inside, 0.0).to(tl.float32)
+        tl.store(y + a_at, (a * c - b * s).to(y.dtype.element_ty), inside)
+        tl.store(y + b_at, (b * c + a * s).to(y.dtype.element_ty), inside)
+    else:
+        # Neighbours are read as they lie and taken apart in registers, so that accesses stay wide.
+        number = tl.arange(0, 2 * COLUMNS)
+        inside = present & (number < 2 * PAIRS)[None, :]
+        v = tl.load(x + rows + number[None, :], inside, 0.0).to(tl.float32)
+        a, b = tl.split(tl.reshape(v, [HEADS, COLUMNS, 2]))
+        turned = tl.reshape(tl.join(a * c - b * s, b * c + a * s), [HEADS, 2 * COLUMNS])
+        tl.store(y + rows + number[None, :], turned.to(y.dtype.element_ty), inside)
     if SIZE > 2 * PAIRS:
         kept = 2 * PAIRS + tl.arange(0, REST)
-        staying = (head < heads)[:, None] & (kept < SIZE)[None, :]
+        staying = present & (kept < SIZE)[None, :]
         tl.store(y + rows + kept[None, :], tl.load(x + rows + kept[None, :], staying), staying)

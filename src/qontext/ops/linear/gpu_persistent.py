@@ -1,0 +1,116 @@
+"""Linear for many rows: programs that stay and take tile after tile, operands by Hopper's tensor-map copies.
+
+Worth its while against the vendor's library where the activation (exact GELU above all) or the residual spares a pass
+over the result. The planner times the shapes below.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..call import Bound, Call, Kernel
+from ..gpu_launch import blocks, compute_capability, may_overlap
+from ..native_kernel import even_or_none
+from .gpu_tiles import halves_of_numbers, sizes
+
+_LEAST_ROWS = 384
+_GROUP = 8
+_INTERPRETED_PROGRAMS = 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows and columns of a tile of y, depth of a step along K, warps, stages, and programs a multiprocessor holds.
+
+    subtiles:     1, or 2 to finish the result in halves, which takes fewer registers
+    specialised:  loads and products by warps of their own
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+    residents: int = 1
+    subtiles: int = 1
+    specialised: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"triton.linear.{self.rows}x{self.columns}x{self.depth}"
+
+
+SHAPES = (
+    Shape(128, 256, 64, 8, 3),
+    Shape(128, 128, 64, 4, 3, residents=2),
+    Shape(256, 128, 64, 8, 3),
+)
+
+
+@functools.cache
+def _multiprocessors(index: int | None) -> int:
+    return torch.cuda.get_device_properties(index or 0).multi_processor_count
+
+
+def supports(shape: Shape, call: Call) -> str | None:
+    """Whether the shape suits the call, or the number that does not."""
+    reason = halves_of_numbers(call)
+    if reason is not None:
+        return reason
+    capability = compute_capability(call)
+    if capability < 90:
+        return f"the device has compute capability {capability / 10}, tensor-map copies need 9.0"
+    rows, _, _ = sizes(call)
+    if rows is not None and 0 < rows < _LEAST_ROWS:
+        return f"x has {rows} rows, this kernel is meant for at least {_LEAST_ROWS}"
+    return None
+
+
+def _described(tensor: torch.Tensor, rows: int, depth: int) -> Any:
+    """The tensor map of a matrix `[*, K]` read in blocks `[rows, depth]`."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    # Tensor maps begin on 16 bytes; what torch and the arena hand out does, a slice may not.
+    aligned = tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+    return TensorDescriptor.from_tensor(aligned, [rows, depth])
+
+
+def bind(shape: Shape, call: Call) -> Bound:
+    """Linear by this shape for any number of rows."""
+    from .gpu_kernel import linear_persistent
+
+    _, n, k = sizes(call)
+    kind, overlap = call.attributes["activation"], may_overlap(call)
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
+        x, weight, bias, residual = (even_or_none(t) for t in inputs[:4])
+        assert x is not None
+        assert weight is not None
+        y = x.new_empty((*x.shape[:-1], n)) if out is None else out[0]
+        rows = x.numel() // k
+        if rows == 0:
+            return y
+        room = _multiprocessors(x.device.index) * shape.residents if x.is_cuda else _INTERPRETED_PROGRAMS
+        programs = min(room, blocks(rows, shape.rows) * blocks(n, shape.columns))
+        linear_persistent[(programs,)](
+            _described(x.view(rows, k), shape.rows, shape.depth), _described(weight, shape.columns, shape.depth),
+            bias, residual, y, rows, programs,
+            n, k, shape.rows, shape.columns, shape.depth, _GROUP, kind, shape.subtiles, shape.specialised, overlap,
+            num_warps=shape.warps, num_stages=shape.stages, launch_pdl=overlap,
+        )  # fmt: skip
+        return y
+
+    return run
+
+
+def kernel(shape: Shape) -> Kernel:
+    """The shape as a kernel of the operator."""
+    return Kernel(
+        shape.name, "cuda", lambda call: supports(shape, call), lambda call: bind(shape, call), writes_out=True
+    )
+
+
+KERNELS = tuple(kernel(shape) for shape in SHAPES)

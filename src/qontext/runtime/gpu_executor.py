@@ -1,0 +1,228 @@
+"""Running a program on a GPU: the head on the host where the inputs lie there, the core as a CUDA graph, the tail."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..builder.parts import Parts
+from ..builder.plan import Program
+from ..errors import DeviceError, QontextError
+from ..graph.dims import Dim
+from ..ops.device import current
+from .buckets import Bucket, bucket_of
+from .executor import Executor, Observe, _Ready
+from .graphs import Capture, Captured, CudaCapture, Graphs
+from .landing import Landing, LandingPad
+
+Exact = tuple[tuple[str, int], ...]
+_CPU = torch.device("cpu")
+
+
+class GpuExecutor(Executor):
+    """Runs one program on a GPU.
+
+    Args:
+        program: planned for a GPU, so that it has parts.
+        graphs: False launches every step by itself.
+        capture: how graphs are captured.
+    """
+
+    def __init__(self, program: Program, graphs: bool = True, capture: Capture | None = None):
+        super().__init__(program)
+        assert program.parts is not None
+        self.parts: Parts = program.parts
+        head, core = self.parts.head, self.parts.core
+        self._head, self._tail = self._steps[:head], self._steps[head + core :]
+        self._core = self._steps[head : head + core]
+        self._host_head = [_Ready(step, program, _CPU) for step in self.parts.host]
+        self.graphs = Graphs(capture or CudaCapture())
+        self.graphs.reason = "graphs were switched off" if not graphs else self._hindrance()
+        self._seen: set[Exact] = set()
+        self._stream: Any = None
+        self._finished = torch.cuda.Event() if self._place.type == "cuda" else None
+
+    def run(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        observe: Observe | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, torch.Tensor]:
+        """Runs the program once on the current stream.
+
+        Args:
+            inputs: all on the host, or all on the device.
+            observe: as for every executor; such a run launches step by step.
+            check: called when the head has run, before the rest: what had to wait for the device (ranges of ids).
+        Returns:
+            The outputs on the device; they belong to the caller.
+        Raises:
+            DeviceError: out of memory (everything the executor holds is freed, so a smaller batch can follow), or a
+                fault of the device.
+        """
+        with self._lock, torch.no_grad(), current(self.program.device):
+            self._follow()
+            try:
+                results = self._run(inputs, observe, check)
+                self._leave()
+                return results
+            except torch.OutOfMemoryError as error:
+                self.release()
+                raise DeviceError(self._too_much(inputs)) from error
+            except torch.AcceleratorError as error:
+                raise DeviceError(
+                    f"{self.program.device.name} reports: {str(error).splitlines()[0]}; results of this process can no "
+                    "longer be trusted, start a new one"
+                ) from error
+
+    def release(self) -> None:
+        """Frees graphs and arenas; the next run makes them anew."""
+        self.graphs.clear()
+        self._arenas.clear()
+        self._generation += 1
+        for ready in self._steps:
+            ready.views.clear()
+        if self._finished is not None:
+            torch.cuda.empty_cache()
+
+    def _follow(self) -> None:
+        """Lets a run on another stream wait for the one before it: they share arenas and graphs."""
+        if self._stream is not None and self._stream != torch.cuda.current_stream():
+            torch.cuda.current_stream().wait_event(self._finished)
+
+    def _leave(self) -> None:
+        """Marks where this run ends on its stream."""
+        if self._finished is not None:
+            self._stream = torch.cuda.current_stream()
+            self._finished.record(self._stream)
+
+    def _run(
+        self, inputs: Mapping[str, torch.Tensor], observe: Observe | None, check: Callable[[], None]
+    ) -> dict[str, torch.Tensor]:
+        parts = self.parts
+        table, sizes = self._start(inputs)
+        on_host = all(t.device.type == "cpu" for t in inputs.values())
+        self._advance(self._host_head if on_host else self._head, table, sizes, observe)
+        check()
+        key = None if observe is not None else self._key(table, sizes)
+        captured = None if key is None else self.graphs.get(key) or self._capture(key, table, sizes)
+        fixed: set[int] = set()
+        if captured is None:
+            self._bring((*parts.core_inputs, *parts.tail_inputs), table)
+            self._advance(self._core, table, sizes, observe)
+        else:
+            slots = dict.fromkeys(landing.slot for landing in captured.pad.landings)
+            captured.pad.fill({s: table[s] for s in slots})
+            captured.replay()
+            captured.replays += 1
+            fixed = captured.memory
+            for slot, tensor in captured.outputs.items():
+                table[slot] = self._cut(slot, tensor, sizes) if isinstance(key, Bucket) else tensor
+            for slot in parts.tail_inputs:
+                if slot in slots:
+                    table[slot] = captured.pad.views[slot][: len(table[slot])]
+            self._bring(parts.tail_inputs, table)
+        self._advance(self._tail, table, sizes, observe)
+        results = {name: table[slot] for name, slot in self.program.outputs.items()}
+        return {n: t.clone() if t.untyped_storage().data_ptr() in fixed else t for n, t in results.items()}
+
+    # -- graphs ------------------------------------------------------------------------------------------------
+
+    def _hindrance(self) -> str:
+        """Why the core can never be captured; "" when nothing is known against it."""
+        for ready in self._core:
+            if ready.step.kernel.startswith("reference."):
+                return f"{ready.step.name} runs on its reference, which reads values back"
+        slots = set(self.parts.host_inputs)
+        if len(slots) > 1 or any(self._operand(s).shape != () for s in slots):
+            return "kernels read more on the host than the longest sequence"
+        return "no step works on packed tokens" if not self._core else ""
+
+    def _key(self, table: Sequence[Any], sizes: Mapping[str, int]) -> Bucket | Exact | None:
+        """The graph that fits this run; None when it is launched step by step."""
+        parts = self.parts
+        if self.graphs.reason:
+            return None
+        if parts.tokens is None or parts.batch is None:
+            exact = tuple(sorted(sizes.items()))
+            if exact in self._seen:
+                return exact
+            self._seen.add(exact)  # captured when it comes again: unpadded sizes are many
+            return None
+        longest = max((int(table[s]) for s in parts.host_inputs), default=1)
+        return bucket_of(sizes[parts.tokens], sizes[parts.batch], longest)
+
+    def _capture(self, key: Bucket | Exact, table: Sequence[Any], sizes: Mapping[str, int]) -> Captured | None:
+        """Captures the core for a bucket, or notes why that cannot be done."""
+        parts = self.parts
+        rounded = dict(sizes)
+        if isinstance(key, Bucket):
+            rounded |= {str(parts.tokens): key.tokens, str(parts.batch): key.sequences}
+        movable = dict.fromkeys(s for s in parts.core_inputs if s not in parts.host_inputs)
+        movable |= dict.fromkeys(s for s in parts.tail_inputs if self._rounds(s))
+        pad = LandingPad([self._landing(s, rounded) for s in movable], self._place)
+        pad.fill({s: table[s] for s in movable})
+        given = self._table[:]
+        for slot, view in pad.views.items():
+            given[slot] = view
+        for slot in parts.host_inputs:
+            longest = key.length if isinstance(key, Bucket) else table[slot]
+            given[slot] = torch.as_tensor(longest, dtype=self._operand(slot).type.torch)
+
+        def body() -> list[Any]:
+            own = given[:]
+            self._advance(self._core, own, dict(rounded))
+            return own
+
+        try:
+            return self.graphs.add(key, pad, body, parts.core_outputs, lambda: list(self._arenas.values()))
+        except torch.OutOfMemoryError:
+            raise
+        except (QontextError, RuntimeError) as error:
+            self.graphs.reason = f"capture failed: {str(error).splitlines()[0]}"
+            return None
+
+    def _operand(self, slot: int) -> Any:
+        operand = self.program.operands[slot]
+        assert operand is not None
+        return operand
+
+    def _rounds(self, slot: int) -> bool:
+        """Whether a value of the tail has the sizes of a bucket (token_index has, a padded mask has not)."""
+        shape = self._operand(slot).shape
+        known = {self.parts.tokens, self.parts.batch}
+        return shape is not None and all(isinstance(d, int) or set(d.symbols) <= known for d in shape)
+
+    def _landing(self, slot: int, sizes: Mapping[str, int]) -> Landing:
+        operand = self._operand(slot)
+        shape = tuple(d.value(sizes) if isinstance(d, Dim) else d for d in operand.shape)
+        first = operand.shape[0] if operand.shape else None
+        return Landing(slot, shape, operand.type.torch, isinstance(first, Dim) and first.offset == 1)
+
+    # -- tensors -----------------------------------------------------------------------------------------------
+
+    def _bring(self, slots: Sequence[int], table: list[Any]) -> None:
+        """Moves values that lie on the host to the device, but for those that are read on the host."""
+        for slot in slots:
+            if slot not in self.parts.host_inputs and table[slot] is not None:
+                table[slot] = table[slot].to(self._place, non_blocking=True)
+
+    def _cut(self, slot: int, tensor: torch.Tensor, sizes: Mapping[str, int]) -> torch.Tensor:
+        """The front of a static tensor that this run filled."""
+        for axis, dim in enumerate(self._operand(slot).shape):
+            if isinstance(dim, Dim):
+                tensor = tensor.narrow(axis, 0, dim.value(sizes))
+        return tensor
+
+    def _too_much(self, inputs: Mapping[str, torch.Tensor]) -> str:
+        shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in inputs.items())
+        free = "" if self._finished is None else f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB are free now; "
+        return (
+            f"{self.program.device.name} has too little memory for a run on {shapes}; {free}split the batch, or build "
+            "with a smaller max_tokens. The engine has let go of its buffers and can be used on"
+        )
+
+
+def executor_for(program: Program, graphs: bool = True) -> Executor:
+    """The executor of a program, by where it was planned to run; `graphs` as for `GpuExecutor`."""
+    return Executor(program) if program.parts is None else GpuExecutor(program, graphs)

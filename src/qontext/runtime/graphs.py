@@ -1,0 +1,115 @@
+"""CUDA graphs of the middle of a program, one for each bucket of sizes."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .landing import LandingPad
+
+Body = Callable[[], list[Any]]
+Capture = Callable[[Body], tuple[Callable[[], None], list[Any]]]
+MOST_GRAPHS = 128
+
+
+class CudaCapture:
+    """Captures launches on the current GPU; all graphs share one pool of memory, since they never run together.
+
+    Called with a function that launches the kernels and returns the table of values; gives the function that launches
+    them again, and the table whose tensors it fills.
+    """
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, body: Body) -> tuple[Callable[[], None], list[Any]]:
+        stream = torch.cuda.current_stream()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                table = body()
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that failed leaves its own stream behind
+        if self._pool is None:
+            self._pool = graph.pool()
+        return graph.replay, table
+
+
+@dataclass
+class Captured:
+    """One graph.
+
+    pad:      static tensors it reads
+    outputs:  tensors it fills, by slot
+    keeps:    memory it refers to
+    seconds:  what capturing took, compilation of kernels included
+    """
+
+    pad: LandingPad
+    replay: Callable[[], None]
+    outputs: Mapping[int, torch.Tensor]
+    keeps: list[torch.Tensor]
+    seconds: float
+    replays: int = 0
+
+    @property
+    def memory(self) -> set[int]:
+        """Addresses of the memory that the next replay will overwrite."""
+        return {t.untyped_storage().data_ptr() for t in self.outputs.values()}
+
+
+class Graphs:
+    """Graphs by key, the least recently used of which gives way when there are `most`.
+
+    Attributes:
+        reason: why nothing is captured, "" while it is.
+    """
+
+    def __init__(self, capture: Capture, most: int = MOST_GRAPHS):
+        self.reason = ""
+        self._capture = capture
+        self._most = most
+        self._held: OrderedDict[Any, Captured] = OrderedDict()
+
+    def get(self, key: Any) -> Captured | None:
+        """The graph of a key, if there is one."""
+        found = self._held.get(key)
+        if found is not None:
+            self._held.move_to_end(key)
+        return found
+
+    def add(self, key: Any, pad: LandingPad, body: Body, outputs: Sequence[int], arenas: Body) -> Captured:
+        """Runs `body` once to compile and allocate, then captures it.
+
+        Args:
+            outputs: slots that are read afterwards.
+            arenas: gives the memory that the graph refers to, called after the capture.
+        """
+        start = time.perf_counter()
+        body()
+        replay, table = self._capture(body)
+        held = {slot: table[slot] for slot in outputs}
+        captured = Captured(pad, replay, held, arenas(), time.perf_counter() - start)
+        if len(self._held) >= self._most:
+            _settle()
+            self._held.popitem(last=False)
+        self._held[key] = captured
+        return captured
+
+    def clear(self) -> None:
+        """Lets go of all graphs and their memory."""
+        _settle()
+        self._held.clear()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What was captured, for reports."""
+        return [{"sizes": str(key), "replays": g.replays, "seconds": g.seconds} for key, g in self._held.items()]
+
+
+def _settle() -> None:
+    """Waits for replays under way: what they use is about to be freed."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
