@@ -15,6 +15,7 @@ from qontext.plugins.conformance import (
     poisoned,
     problem_with,
     run_and_compare,
+    token_wise_problems,
     variants,
     with_gaps,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "problem_with",
     "relative_rms",
     "run_and_compare",
+    "token_wise_problems",
     "variants",
     "with_gaps",
 ]

@@ -72,6 +72,13 @@ def test_eager_call_equals_the_reference(op, case):
     assert results == []
 
 
+@pytest.mark.parametrize("op", [op for op in OPS if op.token_wise], ids=lambda op: op.name)
+def test_token_wise_operators_treat_rows_one_by_one(op):
+    """Padding removal hands them the rows of real tokens alone."""
+    for case in op_cases.checked_cases(op):
+        assert op_cases.token_wise_problems(op, case, "float32") == []
+
+
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_names_of_kernels_and_cases_are_unique(op):
     kernels = [kernel.name for kernel in op.kernels]

@@ -97,3 +97,43 @@ print(all(torch.equal(a, sums[0][0]) and torch.allclose(b, sums[0][1], atol=1e-6
     where, same = done.stdout.split("\n")[:2]
     assert same == "True"
     assert openmp_there or where == "own pool"
+
+
+@pytest.mark.parametrize(("late_ms", "few"), [(0, False), (20, True)])
+def test_a_pool_that_is_late_is_left_alone(library: None, late_ms: int, few: bool) -> None:
+    """A stand-in for OpenMP runs both shares at once and then comes back late, as on a busy machine."""
+    code = f"""
+import ctypes, time
+import torch
+from qontext import native
+from qontext.native import openmp
+entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+thread, regions = 0, 0
+def run(body, context, threads, flags):
+    global thread, regions
+    regions += 1
+    for thread in range(2):
+        body(context)
+    time.sleep({late_ms} / 1e3)
+kept = [
+    ctypes.CFUNCTYPE(None, entry, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(run),
+    ctypes.CFUNCTYPE(ctypes.c_int)(lambda: thread),
+    ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 2),
+    ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0),
+]
+addresses = tuple(ctypes.cast(f, ctypes.c_void_p).value for f in kept)
+openmp.find = lambda: openmp.OpenMP("stand-in", addresses)
+torch.set_num_threads(2)
+x = torch.randn(128, 1024)
+for _ in range(400):
+    out = native.bias_act(x, "relu", out=torch.full_like(x, float("nan")))
+    assert torch.equal(out, torch.relu(x))
+print(native.status().threads, regions)
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    name, regions = done.stdout.split()
+    assert name == "stand-in"
+    # Late: there are few regions between pauses of 2, 4, 8, ... ms. On time: the pool is used throughout, but for the
+    # pause after a call that another process happened to delay.
+    assert 1 <= int(regions) <= 30 if few else int(regions) >= 40

@@ -1,5 +1,6 @@
 """Padding removal as a graph pass: what it packs, and why it leaves something padded."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import qontext as qx
 from qontext.builder.compile import inferred, operators
 from qontext.dtypes import BY_NAME, relative_rms
 from qontext.graph.model import InputRule, Model
+from qontext.ops.declare import Op, Param
 from qontext.ops.network import Network
 from qontext.packing.remove_padding import remove_padding
 
@@ -36,6 +38,59 @@ def _attention_network(mask_of, **attributes):
     net.output(net.gelu(y), "y")
     rules = {"attention_mask": InputRule("ones"), "position_ids": InputRule("arange")}
     return Model("test", net.graph, net.ledger(), rules, attention_mask="attention_mask")
+
+
+TWICE = Op(
+    name="Twice",
+    domain="mine",
+    doc="y = 2 x + shift.",
+    inputs=(Param("x", "... E"), Param("shift", "E", optional=True)),
+    outputs=(Param("y", "... E"),),
+    reference=lambda x, shift: 2 * x if shift is None else 2 * x + shift,
+)
+
+
+def _with_plugin(plugin):
+    """ids -> embedding -> the plugin of the user's -> linear."""
+    generator = torch.Generator().manual_seed(0)
+    net = Network("test", plugins=[plugin])
+    ids, mask = (net.input(n, "int64", ("B", "S")) for n in ("input_ids", "attention_mask"))
+    table = net.parameter("word", torch.randn(50, 32, generator=generator))
+    x = net.embed_layer_norm(ids, table, weight=torch.ones(32), bias=torch.zeros(32))
+    x = plugin(net.linear(x, torch.randn(24, 32, generator=generator)), torch.randn(24, generator=generator))
+    net.output(net.gelu(x), "y")
+    net.output(mask, "mask")
+    rules = {"attention_mask": InputRule("ones")}
+    return Model("test", net.graph, net.ledger(), rules, attention_mask="attention_mask")
+
+
+@pytest.mark.parametrize("token_wise", [True, False])
+def test_a_plugin_that_says_it_is_token_wise_runs_packed(token_wise):
+    plugin = dataclasses.replace(TWICE, token_wise=token_wise)
+    model = _with_plugin(plugin)
+    engine = qx.build(model, plugins=[plugin], tune=False)
+    (step,) = [s for s in engine.compiled.programs["encode"].steps if s.op == "Twice"]
+    assert len(step.call.inputs[0].shape) == (2 if token_wise else 3)
+    inputs = batch(vocabulary=50)
+    inputs.pop("position_ids", None)
+    real = inputs["attention_mask"].bool()
+    found = engine.run(inputs)["y"]
+    wanted = qx.build(model, plugins=[plugin], tune=False, packing=False).run(inputs)["y"]
+    assert relative_rms(found[real], wanted[real]) < BY_NAME["float32"].tolerance
+    assert not (token_wise and found[~real].any())
+
+
+def test_a_plugin_that_refuses_packed_tokens_stays_padded():
+    three = lambda operands, given: [] if len(operands[0].shape) == 3 else ["x needs 3 axes"]  # noqa: E731
+    plugin = dataclasses.replace(TWICE, token_wise=True, check=three)
+    model = _with_plugin(plugin)
+    graph = model.graph.clone(allow_outer_scope_values=False)
+    report = remove_padding(graph, inferred(graph, operators([plugin])), model.ledger, model.attention_mask)
+    refused = [n for n in report.nodes if n.reason]
+    assert [n.op for n in refused] == ["Twice"]
+    assert "x needs 3 axes" in refused[0].reason
+    model.ledger.check(graph)
+    assert [n.op_type for n in graph if n.op_type in ("UnpackTokens", "Twice")] == ["UnpackTokens", "Twice"]
 
 
 def _report(model):

@@ -71,6 +71,11 @@ BAD = {
         "output 'y' has axes 'B Q', but no input says B, Q; give infer=",
     ),
     "open output": ({"outputs": (Param("y", "... E", "I"),)}, "output 'y' has dtype 'I', which no input decides"),
+    "rows": ({"token_wise": 1}, "token_wise is 1, expected True or False"),
+    "no rows": (
+        {"token_wise": True, "inputs": (Param("x", "R E"),), "outputs": (Param("y", "R E"),)},
+        "no input has rows(?s:.*)output 'y' has axes 'R E', expected rows",
+    ),
     "no output": ({"outputs": (Param("y", "... E", optional=True),)}, "no output that is always there"),
     "names": ({"attributes": (Attribute("x", int, 1),)}, "the name 'x' is used twice"),
     "taken name": ({"inputs": (Param("outputs", "... E"),)}, "'outputs' cannot be a name here"),
@@ -168,3 +173,38 @@ CASES = {
 def test_wrong_cases_are_found(cases, said):
     with pytest.raises(PluginError, match=said):
         check_operator(declared(cases=lambda: cases))
+
+
+def test_token_wise_operators_pass():
+    assert check_operator(declared(token_wise=True))
+
+
+def rows_of(x):
+    return x.reshape(-1, x.shape[-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reference": lambda x: x - rows_of(x).mean(0)}, "y of 2 of its 3 rows differs"),
+        ({"reference": lambda x: rows_of(x).flip(0).reshape(x.shape)}, "y of 3 of its 3 rows differs"),
+        (
+            {"check": lambda inputs, given: ["it needs 3 axes"] if len(inputs[0].shape) < 3 else []},
+            "rows without their leading axes are refused(?s:.*)it needs 3 axes",
+        ),
+    ],
+)
+def test_operators_that_are_not_token_wise_are_found_out(changes, words):
+    def cases():
+        yield Case("odd", lambda g, dtype: [torch.randn(1, 3, 5, generator=g).to(dtype)])
+
+    with pytest.raises(PluginError, match=words):
+        check_operator(declared(token_wise=True, cases=cases, **changes))
+
+
+def test_a_token_wise_operator_needs_a_case_with_rows():
+    def cases():
+        yield Case("one", lambda g, dtype: [torch.randn(1, 5, generator=g).to(dtype)])
+
+    with pytest.raises(PluginError, match="none of its cases has two rows"):
+        check_operator(declared(token_wise=True, cases=cases))

@@ -247,3 +247,4 @@ def test_wrong_inputs_name_the_tensor_what_it_got_and_what_was_expected():
     with pytest.raises(ArgumentError, match=r"'gamma' is a ndarray, expected a torch\.Tensor"):
         LAYER_NORM(torch.ones(1, 2, E), np.ones((1, 1, E)), torch.ones(1, 1, E))
     assert net.graph.num_nodes() == 0, "a refused call leaves nothing behind"
+    assert not x.uses() and not gamma.uses(), "nobody reads the inputs of a refused call"

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 from ..graph.dims import Dim
 from ..ops.call import Operand
-from ..packing.remove_padding import ELEMENTWISE, TOKEN_WISE
+from ..ops.catalogue import OPS
+from ..packing.remove_padding import ELEMENTWISE
 
 if TYPE_CHECKING:
     from .plan import Step
 
+# Steps of a user's operator stay in the tail: nothing says that its kernels may be captured.
+_TOKEN_WISE = frozenset(op.name for op in OPS if op.token_wise)
 _BY_SEQUENCE = frozenset({"QKVToContext", "Attention", "FirstTokens", "EmbedLayerNorm"})
 
 
@@ -120,7 +123,7 @@ def _symbols_of(packer: "Step", operands: Sequence[Operand | None]) -> tuple[str
 def _fits_core(step: "Step", operands: Sequence[Operand | None], constants: Set[int], symbols: tuple[str, str]) -> bool:
     """Every row or sequence is treated by itself, and all sizes come from packed tokens and sequences."""
     standard = step.kernel.startswith("onnx.")
-    if step.op not in (ELEMENTWISE if standard else TOKEN_WISE | _BY_SEQUENCE):
+    if step.op not in (ELEMENTWISE if standard else _TOKEN_WISE | _BY_SEQUENCE):
         return False
     if any(s not in constants and s >= 0 and not _sized(operands[s], symbols) for s in step.inputs):
         return False

@@ -30,7 +30,7 @@ def declaration_problems(op: Op) -> list[str]:
         problems += _tuple_of(what, getattr(op, what), kind)
     if problems:
         return problems
-    return [*_names(op), *_parameters(op), *_attributes(op), *_kernels(op), *_functions(op), *_updates(op)]
+    return [*_names(op), *_parameters(op), *_attributes(op), *_kernels(op), *_functions(op), *_updates(op), *_rows(op)]
 
 
 def _identity(op: Op) -> Iterator[str]:
@@ -186,3 +186,14 @@ def _updates(op: Op) -> Iterator[str]:
     for output, source in op.updates.items():
         if output not in outputs or source not in inputs:
             yield f"updates says that {output!r} is {source!r}; its outputs are {outputs}, its inputs {inputs}"
+
+
+def _rows(op: Op) -> Iterator[str]:
+    if not isinstance(op.token_wise, bool):
+        yield f"token_wise is {op.token_wise!r}, expected True or False"
+    elif op.token_wise:
+        without = [p for p in op.outputs if not p.has_rows]
+        if not any(p.has_rows for p in op.inputs):
+            yield "it is token_wise, but no input has rows: axes that begin with '...'"
+        for param in without:
+            yield f"it is token_wise, but output {param.name!r} has axes {param.axes!r}, expected rows: '... {param.axes}'"

@@ -41,6 +41,11 @@ class Param:
     host: bool = False
     doc: str = ""
 
+    @property
+    def has_rows(self) -> bool:
+        """Its axes begin with "...", so that it may have one row a token (see `Op.token_wise`)."""
+        return self.axes.split()[:1] == ["..."]
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -89,6 +94,9 @@ class Op:
     check:     further validity rules: returns sentences, one a problem
     updates:   {"output": "input"}: that output is that input, written in place (declared aliasing)
     collective: name of the process-group axis it communicates over ("tp"), or None
+    token_wise: every output row depends on the same row of the inputs only, whatever the number of rows and leading
+               axes. Rows are what "..." stands for at the beginning of an operand's axes; inputs without it are shared
+               by all rows. Padding removal runs such operators on packed tokens
     """
 
     name: str
@@ -106,6 +114,7 @@ class Op:
     types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"T": FLOATS, "I": INTS})
     updates: Mapping[str, str] = field(default_factory=dict)
     collective: str | None = None
+    token_wise: bool = False
     source: str = ""
     version: int = 1
     domain: str = DOMAIN

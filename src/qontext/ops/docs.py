@@ -48,6 +48,8 @@ def section(op: Op) -> str:
     parts.append(f"Kernels: {kernels}, `reference.{op.method}`.")
     if op.updates:
         parts.append("Written in place: " + ", ".join(f"`{o}` is `{i}`" for o, i in op.updates.items()) + ".")
+    if op.token_wise:
+        parts.append("Token-wise: every row is computed from the same row of the inputs alone.")
     if op.body is None:
         parts.append("It has no body of standard ONNX operators.")
     return "\n\n".join(parts) + "\n"

@@ -150,7 +150,7 @@ class Network:
         try:
             self.inference.infer(node)
         except QontextError as error:
-            self.graph.remove(node, safe=False)
+            self.graph.remove(node, safe=True)  # lets go of its inputs too
             raise type(error)(f"{node.name}: {error.message}") from error
         results = tuple(self._own(v) for v, w in zip(node.outputs, wanted, strict=True) if w)
         return results[0] if len(results) == 1 else results

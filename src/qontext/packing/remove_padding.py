@@ -12,14 +12,14 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from ..errors import QontextError
 from ..graph.attributes import attributes_of, values_of
 from ..graph.dims import Dim
 from ..graph.ledger import Ledger, ids_of, origin_of, set_ids, set_origin
 from ..graph.tensors import constant_of
-from ..ops.declare import DOMAIN
+from ..ops.declare import DOMAIN, Op
 from ..ops.infer import Inference
 
-TOKEN_WISE = frozenset({"Linear", "LayerNorm", "RMSNorm", "SkipLayerNorm", "Gelu"})
 ELEMENTWISE = frozenset(
     {"Add", "Sub", "Mul", "Div", "Tanh", "Relu", "Sigmoid", "Erf", "Sqrt", "Neg", "Exp", "Pow", "Cast"}
 )
@@ -126,12 +126,7 @@ class _Pass:
         try:
             inputs, attributes, op = self.convert(node)
         except _Refused as refused:
-            touched = [v for v in node.inputs if v is not None and v in self.packed]
-            if touched:
-                self.report.nodes.append(Packed(node.name or "", node.op_type, str(refused)))
-            for i, value in enumerate(node.inputs):
-                if value in touched and value is not None:
-                    node.replace_input_with(i, self.unpack(value))
+            self.keep(node, str(refused))
             return
         new = ir.Node(
             DOMAIN if op == "FirstTokens" else node.domain,
@@ -141,12 +136,17 @@ class _Pass:
             num_outputs=len(node.outputs),
             name=node.name,
         )
-        set_ids(new, ids_of(node))
         set_origin(new, origin_of(node))
         for old, value in zip(node.outputs, new.outputs, strict=True):
             value.name = f"{old.name}/packed" if old.name else ""
         self.graph.insert_before(node, new)
-        self.inference.infer(new)
+        try:
+            self.inference.infer(new)
+        except QontextError as error:
+            self.graph.remove(new, safe=True)
+            self.keep(node, f"it does not take packed tokens: {error.message}")
+            return
+        set_ids(new, ids_of(node))
         set_ids(node, ())
         self.report.nodes.append(Packed(node.name or "", node.op_type))
         for old, value in zip(node.outputs, new.outputs, strict=True):
@@ -157,6 +157,15 @@ class _Pass:
             else:
                 self.packed[old] = value
 
+    def keep(self, node: ir.Node, reason: str) -> None:
+        """Leaves a node as it is; what it reads of packed values is padded again for it."""
+        touched = [v for v in node.inputs if v is not None and v in self.packed]
+        if touched:
+            self.report.nodes.append(Packed(node.name or "", node.op_type, reason))
+        for i, value in enumerate(node.inputs):
+            if value in touched and value is not None:
+                node.replace_input_with(i, self.unpack(value))
+
     def convert(self, node: ir.Node) -> tuple[list[ir.Value | None], dict[str, Any], str]:
         """Inputs, attributes and operator of the packed form. Raises _Refused."""
         attributes = values_of(node)
@@ -164,8 +173,9 @@ class _Pass:
             return self._embedding(node), attributes, node.op_type
         if not any(v in self.packed for v in node.inputs if v is not None):
             raise _Refused("none of its inputs is packed")
-        if node.domain == DOMAIN and node.op_type in TOKEN_WISE:
-            return [self._row(v, node) for v in node.inputs], attributes, node.op_type
+        declared = self.inference.ops.get(node.op_type)
+        if declared is not None and declared.domain == node.domain and declared.token_wise:
+            return self._rows(declared, node), attributes, node.op_type
         if node.domain == "" and node.op_type in ELEMENTWISE:
             return [self._row(v, node) for v in node.inputs], attributes, node.op_type
         if node.op_type == "QKVToContext":
@@ -176,8 +186,19 @@ class _Pass:
             return self._first(node), {}, "FirstTokens"
         raise _Refused(f"{node.op_type} is not known to treat tokens one by one")
 
+    def _rows(self, declared: Op, node: ir.Node) -> list[ir.Value | None]:
+        """The inputs of an operator that is declared token-wise: those with rows packed, the others as they are."""
+        inputs: list[ir.Value | None] = []
+        for param, value in zip(declared.inputs, node.inputs, strict=False):
+            if value is not None and param.has_rows:
+                if not self.token_shaped(value) or len(self.inference.shape(value) or ()) < param.axes.count(" ") + 2:
+                    raise _Refused(f"{value.name!r} has no row for each token")
+                value = self.pack(value, node)
+            inputs.append(value)
+        return inputs
+
     def _row(self, value: ir.Value | None, node: ir.Node) -> ir.Value | None:
-        """An operand of a token-wise operator: packed when it is token-shaped, itself when all tokens share it."""
+        """An operand of an elementwise operator: packed when it is token-shaped, itself when all tokens share it."""
         if value is None:
             return None
         if self.token_shaped(value):

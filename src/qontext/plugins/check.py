@@ -8,7 +8,17 @@ from ..ops.call import Kernel
 from ..ops.declaration import declaration_problems
 from ..ops.declare import Case, Op
 from ..ops.eager import reference_kernel
-from .conformance import call_for, checked_cases, inputs_of, kernels_of, run_and_compare, variants, with_gaps
+from .conformance import (
+    call_for,
+    checked_cases,
+    inputs_of,
+    kernels_of,
+    row_count,
+    run_and_compare,
+    token_wise_problems,
+    variants,
+    with_gaps,
+)
 
 _WIDEST = 10.0
 
@@ -55,6 +65,9 @@ def check_operator(op: Op) -> list[Checked]:
         checked += done
     if problems:
         raise PluginError(all_problems(f"operator {op.name!r}", problems))
+    problems = list(_row_problems(op, cases))
+    if problems:
+        raise PluginError(all_problems(f"operator {op.name!r}", problems))
     return checked
 
 
@@ -68,6 +81,17 @@ def _case_problems(op: Op, cases: list[Case]) -> Iterator[str]:
             yield f"case {case.name!r} allows more than {_WIDEST:g} times the tolerance, which tests nothing"
         if case.tolerance and not case.reason:
             yield f"case {case.name!r} widens the tolerance without a reason"
+
+
+def _row_problems(op: Op, cases: list[Case]) -> Iterator[str]:
+    """What contradicts `token_wise`."""
+    if not op.token_wise:
+        return
+    if all(row_count(op, inputs_of(op, case, case.dtypes[0])) < 2 for case in cases):
+        yield "it is token_wise, and none of its cases has two rows to show it"
+    for case in cases:
+        for problem in token_wise_problems(op, case, case.dtypes[0]):
+            yield f"case {case.name!r}: {problem}"
 
 
 def _run(op: Op, kernel: Kernel, case: Case, dtype: str) -> tuple[Checked, list[str]]:

@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 
 from ..dtypes import by_name, from_torch, relative_rms
-from ..errors import PluginError
+from ..errors import PluginError, QontextError
 from ..ops.call import Call, Device, Kernel, Operand
-from ..ops.declare import Case, Op, call_of
+from ..ops.declare import Case, Op, Param, call_of
 from ..ops.device import device_of
 
 Tensors = Sequence[torch.Tensor | None]
@@ -76,6 +76,51 @@ def expected(op: Op, call: Call, inputs: Tensors) -> tuple[torch.Tensor | None, 
     wide = [t.double() if t is not None and t.is_floating_point() else t for t in here]
     result = op.reference(*wide, **call.attributes)
     return result if isinstance(result, tuple) else (result,)
+
+
+def row_count(op: Op, inputs: Tensors) -> int:
+    """How many rows the inputs of a token-wise operator have."""
+    flat = _rows_of(op.inputs, inputs)
+    return next((t.shape[0] for p, t in zip(op.inputs, flat, strict=True) if p.has_rows and t is not None), 0)
+
+
+def token_wise_problems(op: Op, case: Case, dtype: str) -> list[str]:
+    """Sentences about a case that contradicts `token_wise`: its rows without their leading axes, in another order and
+    in two parts, have to give the same rows."""
+    inputs = inputs_of(op, case, dtype)
+    call = call_for(op, case, inputs)
+    want = _rows_of(op.outputs, expected(op, call, inputs))
+    flat = _rows_of(op.inputs, inputs)
+    count = row_count(op, inputs)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
+    parts = (order[: count // 2], order[count // 2 :])
+    problems = []
+    for rows in (order, *parts):
+        taken = [t[rows] if p.has_rows and t is not None else t for p, t in zip(op.inputs, flat, strict=True)]
+        try:
+            found = expected(op, call_for(op, case, taken), taken)
+        except QontextError as error:
+            return [f"it is token_wise, but rows without their leading axes are refused: {error.message}"]
+        for param, operand, got, right in zip(op.outputs, call.outputs, found, want, strict=False):
+            same = operand is None or (got is not None and right is not None and _equal(got, right[rows]))
+            if not same:
+                problems.append(f"it is token_wise, but {param.name} of {len(rows)} of its {count} rows differs")
+    return problems
+
+
+def _rows_of(params: Sequence[Param], tensors: Tensors) -> list[torch.Tensor | None]:
+    """Operands with rows as `[rows, ...]`, the axes behind the rows as they are; the others unchanged."""
+    return [
+        t if t is None or not p.has_rows else t.reshape(-1, *t.shape[t.dim() - len(p.axes.split()) + 1 :])
+        for p, t in zip(params, tensors, strict=False)
+    ]
+
+
+def _equal(got: torch.Tensor, want: torch.Tensor) -> bool:
+    """Equal shapes, and numbers within the tolerance of float64."""
+    if not want.is_floating_point():
+        return torch.equal(got, want)
+    return relative_rms(got, want) <= by_name("float64").tolerance
 
 
 def poisoned(call: Call) -> list[torch.Tensor | None]:

@@ -3,6 +3,7 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <time.h>
 
 namespace qx {
 
@@ -17,11 +18,44 @@ GompQuery gomp_thread_num = nullptr, gomp_num_threads = nullptr, gomp_in_paralle
 struct Region {
     Body body;
     void* context;
+    int64_t begun, mine;  // when the caller entered, and when it had done its own share
+    int count;
 };
 
-void openmp_entry(void* p) {
+int64_t now() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
+}
+
+// The body of every region: notes when thread 0, which is the caller, is done.
+void share(void* p, int thread, int threads) {
     Region* r = static_cast<Region*>(p);
-    r->body(r->context, gomp_thread_num(), gomp_num_threads());
+    r->body(r->context, thread, threads);
+    if (thread != 0) return;
+    r->mine = now();
+    r->count = threads;
+}
+
+void openmp_entry(void* p) { share(p, gomp_thread_num(), gomp_num_threads()); }
+
+// On a busy machine a region waits for a thread that another process has put off its core: whole time slices, 8 ms for
+// 60 us of work, over and over, since a pool that spins between regions has used up its turn when there is work. So a
+// caller that has waited longer than the whole work takes alone does work alone for a while, longer each time that
+// trying again fails.
+constexpr int64_t slack = 200000, shortest_pause = 2000000, longest_pause = 128000000;  // ns
+std::atomic<int64_t> alone_until{0}, pause{0};
+
+void judge(const Region& r) {
+    const int64_t end = now(), alone = (r.mine - r.begun) * r.count;
+    int64_t next = pause.load(std::memory_order_relaxed);
+    if (end - r.begun <= alone + slack) {
+        if (next) pause.store(next / 2 < shortest_pause ? 0 : next / 2, std::memory_order_relaxed);
+        return;
+    }
+    next = next < shortest_pause ? shortest_pause : next * 2 < longest_pause ? next * 2 : longest_pause;
+    pause.store(next, std::memory_order_relaxed);
+    alone_until.store(end + next, std::memory_order_relaxed);
 }
 
 // One job at a time; a caller that finds the pool busy runs its job alone.
@@ -101,11 +135,12 @@ void set_openmp(void* parallel, void* thread_num, void* num_threads, void* in_pa
 }
 
 void parallel(int threads, Body body, void* context) {
-    if (threads <= 1) return body(context, 0, 1);
-    if (!gomp_parallel) return own_pool(threads, body, context);
-    if (gomp_in_parallel()) return body(context, 0, 1);
-    Region region{body, context};
-    gomp_parallel(openmp_entry, &region, unsigned(threads), 0);
+    if (threads <= 1 || (gomp_parallel && gomp_in_parallel())) return body(context, 0, 1);
+    Region region{body, context, now(), 0, 1};
+    if (region.begun < alone_until.load(std::memory_order_relaxed)) return body(context, 0, 1);
+    if (gomp_parallel) gomp_parallel(openmp_entry, &region, unsigned(threads), 0);
+    else own_pool(threads, share, &region);
+    judge(region);
 }
 
 }  // namespace qx

@@ -7,7 +7,8 @@ namespace qx {
 
 using Body = void (*)(void* context, int thread, int threads);
 
-// Runs body(context, t, n) for t in [0, n) with n <= threads; n is 1 inside another parallel region.
+// Runs body(context, t, n) for t in [0, n) with n <= threads; n is 1 inside another parallel region, and for a while after
+// regions that took longer than one thread would have.
 void parallel(int threads, Body body, void* context);
 
 void set_openmp(void* parallel, void* thread_num, void* num_threads, void* in_parallel);

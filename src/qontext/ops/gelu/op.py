@@ -29,5 +29,6 @@ OP = Op(
     cases=cases,
     cost=_cost,
     body=_body,
+    token_wise=True,
     source="https://arxiv.org/abs/1606.08415",
 )

@@ -44,5 +44,6 @@ OP = Op(
     cases=cases,
     cost=_cost,
     body=_body,
+    token_wise=True,
     source="https://arxiv.org/abs/1607.06450",
 )

@@ -85,6 +85,7 @@ OP = Op(
     cases=cases,
     cost=_cost,
     body=_body,
+    token_wise=True,
     check=_check,
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html",
 )

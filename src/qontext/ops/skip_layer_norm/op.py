@@ -40,6 +40,7 @@ OP = Op(
     cases=cases,
     cost=_cost,
     body=_body,
+    token_wise=True,
     source="https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md"
     "#com.microsoft.SkipLayerNormalization",
 )
