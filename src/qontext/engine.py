@@ -179,10 +179,10 @@ class Engine:
             arguments = ", ".join(type_text(v) + " " + str(v.name) for v in program.graph.inputs)
             lines.append(f"program {key}({arguments})")
             width = max((len(s.op) for s in program.steps), default=0)
-            kernels = max((len(s.kernel) for s in program.steps), default=0)
+            kernels = max((len(s.kernels) for s in program.steps), default=0)
             for i, step in enumerate(program.steps):
                 shown = ", ".join(f"{o.dtype}{_shape(o.shape)}" for o in step.call.outputs if o is not None)
-                lines.append(f"  {i:3d}  {step.op:{width}}  {step.kernel:{kernels}}  -> {shown}  {step.origin}")
+                lines.append(f"  {i:3d}  {step.op:{width}}  {step.kernels:{kernels}}  -> {shown}  {step.origin}")
             results = ", ".join(f"{v.name}: {type_text(v)}" for v in program.graph.outputs)
             lines.append(f"return {results}")
         return "\n".join(lines)
@@ -219,7 +219,8 @@ def build(
         tune: time rival kernels on this machine (seconds); False takes the first that can run.
         graphs: on a GPU, capture CUDA graphs over bucketed sizes, each on the first batch that needs it.
         plugins: operators of yours that the model uses.
-        rules: fusion rules of yours, run after ours.
+        rules: fusion rules of yours. Those marked `early` run on the normal form, before our rules join operators;
+            the others after all of ours.
         tuner: timings from an earlier build, to save time.
         log: called with one line for every fusion and every phase.
     Raises:

@@ -4,7 +4,8 @@ import time
 
 import torch
 
-from qontext.builder.tune import Tuner, call_key, machine_key, sample_inputs
+from qontext.builder.samples import sample_inputs
+from qontext.builder.tune import Tuner, call_key, machine_key
 from qontext.graph.dims import symbol
 from qontext.ops.call import Call, Device, Kernel, Operand
 from qontext.ops.gelu.op import OP as GELU
@@ -51,10 +52,10 @@ def test_equal_calls_are_timed_once_and_records_are_reused():
 
 
 def test_records_of_another_machine_or_of_kernels_that_are_gone_are_not_used():
-    records = {machine_key("cpu", "another"): {call_key(CALL): [["slow", 1.0], ["fast", 2.0]]}}
+    records = {machine_key(Device("cpu", name="another")): {call_key(CALL): [["slow", 1.0], ["fast", 2.0]]}}
     tuner = Tuner(records, repeats=1)
     assert tuner.choose(GELU, CALL, RIVALS)[0].name == "fast"
-    mine = machine_key("cpu", CALL.device.name)
+    mine = machine_key(CALL.device)
     tuner = Tuner({mine: {call_key(CALL): [["gone", 1.0]]}}, repeats=1)
     assert tuner.choose(GELU, CALL, RIVALS)[0].name == "fast"
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qontext.builder import compile as compiling
-from qontext.builder import plan
+from qontext.builder import plan, ranges
 from qontext.ops import eager
 from qontext.ops.call import Device
 from qontext.ops.device import device_of
@@ -56,4 +56,5 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "check_device", lambda kind, index: None)
     monkeypatch.setattr(compiling, "device_of", lambda kind: FAKE)
     monkeypatch.setattr(plan, "candidates", _candidates)
+    monkeypatch.setattr(ranges, "candidates", _candidates)
     monkeypatch.setattr(gpu_executor, "CudaCapture", FakeCapture)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
+import torch
 
 from ..errors import ArgumentError, DeviceError, all_problems
 from ..fusion.catalogue import RULES, fuse
@@ -13,7 +14,7 @@ from ..graph.ledger import Ledger
 from ..graph.model import Model
 from ..graph.verify import verify
 from ..ops.declare import Op
-from ..ops.device import device_of, parse_device
+from ..ops.device import current, device_of, parse_device
 from ..ops.gpu_facts import gpu_facts, gpu_problem
 from ..ops.infer import Inference
 from ..ops.operators import operators
@@ -182,10 +183,31 @@ def compile_model(
     lower_precision(graph, settings.precision)
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
-    program = plan_program("encode", graph, inferred(graph, ops), device_of(settings.device), tuner)
+    program = planned("encode", graph, ops, settings.device, tuner, say)
     seconds = time.perf_counter() - start
     say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls")
     return Compiled(settings, {"encode": program}, ledger, packing, fused, tuner, tuple(plugins), lines, seconds)
+
+
+def planned(name: str, graph: ir.Graph, ops: dict[str, Op], device: str, tuner: Tuner, say: Log) -> Program:
+    """The program of a graph on a device of this machine; what went wrong while tuning is said.
+
+    Raises DeviceError when its memory cannot hold the weights.
+    """
+    where = device_of(device)
+    told = len(tuner.messages)
+    try:
+        with current(where):
+            program = plan_program(name, graph, inferred(graph, ops), where, tuner)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{where.name} has too little memory to build: {str(error).splitlines()[0]} "
+            "Free some, or build with a lower precision"
+        ) from error
+    tuner.save()
+    for message in tuner.messages[told:]:
+        say(message)
+    return program
 
 
 def inferred(graph: ir.Graph, ops: dict[str, Op]) -> Inference:

@@ -14,7 +14,7 @@ from ..errors import GraphError
 from ..graph.attributes import values_of
 from ..graph.dims import Dim, Shape
 from ..graph.ledger import ids_of, origin_of
-from ..ops.call import Bound, Call, Device, Operand, Result, Tensors
+from ..ops.call import Bound, Call, Device, Kernel, Operand, Result, Tensors
 from ..ops.declare import Op
 from ..ops.device import device_of
 from ..ops.eager import candidates
@@ -23,6 +23,7 @@ from ..ops.standard.catalogue import lookup as standard_lookup
 from ..ops.standard.declare import Context
 from .memory import Layout, Lifetime, plan_memory
 from .parts import Parts, divide, parts_of
+from .ranges import Contest, Range, contest, decide
 from .slots import Slots
 from .tune import Timings, Tuner
 
@@ -37,6 +38,8 @@ class Step:
     binds:     (output, axis, symbol): sizes that are known only after this step has run
     release:   slots whose last reader this step is
     host:      positions of inputs whose elements are read on the host, or of which only the shape matters
+    token_wise: its operator treats every row by itself
+    ranges:    where the choice depends on the number of `rows`, the kernel of each range; `kernel` is the last one's
     timings:   microseconds of each candidate that was timed, fastest first
     """
 
@@ -55,6 +58,15 @@ class Step:
     timings: Timings = ()
     refused: tuple[tuple[str, str], ...] = ()
     host: Set[int] = frozenset()
+    token_wise: bool = False
+    ranges: tuple[Range, ...] = ()
+    rows: Dim | None = None
+
+    @property
+    def kernels(self) -> str:
+        """The kernel, or those of all ranges, as text."""
+        names = [f"{r.kernel} (to {r.most})" for r in self.ranges[:-1]]
+        return ", ".join([*names, self.kernel])
 
 
 @dataclass
@@ -95,13 +107,19 @@ def plan_program(
     slots = Slots(inference, device)
     inputs = {str(v.name): slots.of(v) for v in graph.inputs}
     bound = {s for v in graph.inputs for d in (inference.shape(v) or ()) if isinstance(d, Dim) for s in d.symbols}
-    steps = []
     nodes = [n for n in graph if not (n.op_type == "Constant" and n.domain == "")]
-    for i, node in enumerate(nodes):
-        progress(f"{i + 1}/{len(nodes)} {node.op_type}")
-        step = _step(node, inference, device, tuner, slots, bound)
-        step.binds = _binds(node, inference, bound)
-        steps.append(step)
+    drafts = []
+    for node in nodes:
+        draft = _draft(node, inference, device, slots, bound)
+        draft.step.binds = _binds(node, inference, bound)
+        drafts.append(draft)
+    compiled = tuner.prepare([d.contest.jobs() for d in drafts if d.contest is not None])
+    if compiled:
+        progress(f"compiled {compiled} kernels")
+    steps = []
+    for i, draft in enumerate(drafts):
+        progress(f"{i + 1}/{len(nodes)} {draft.step.op}")
+        steps.append(_settled(draft, tuner))
     outputs = {str(v.name): slots.of(v) for v in graph.outputs}
     parts = None
     if device.type != "cpu":
@@ -122,36 +140,45 @@ def plan_program(
 def _twin(node: ir.Node, step: Step, inference: Inference, tuner: Tuner, slots: Slots) -> Step:
     """A step planned for the host, for inputs that lie there."""
     every = {s for o in slots.operands if o is not None for d in o.shape or () if isinstance(d, Dim) for s in d.symbols}
-    twin = _step(node, inference, device_of("cpu"), tuner, slots, every - {s for _, _, s in step.binds})
+    bound = every - {s for _, _, s in step.binds}
+    twin = _settled(_draft(node, inference, device_of("cpu"), slots, bound), tuner)
     twin.binds = step.binds
     return twin
 
 
-def _step(
-    node: ir.Node,
-    inference: Inference,
-    device: Device,
-    tuner: Tuner,
-    slots: Slots,
-    bound: Set[str],
-) -> Step:
+@dataclass
+class _Draft:
+    """A step whose kernel is not chosen yet; one of a standard operator has no choice.
+
+    contest: the candidates by size, on devices where sizes are told apart
+    able:    the candidates for any size
+    """
+
+    step: Step
+    op: Op | None = None
+    contest: Contest | None = None
+    able: list[Kernel] = field(default_factory=list)
+
+
+def _draft(node: ir.Node, inference: Inference, device: Device, slots: Slots, bound: Set[str]) -> _Draft:
     op = op_of(node, inference.ops)
     hosted = _host_inputs(node, op, device)
     given = tuple(slots.of(v, i in hosted) for i, v in enumerate(node.inputs))
     produced = tuple(slots.of(v) for v in node.outputs)
-    operands = slots.operands
     call = Call(
         node.op_type,
-        tuple(None if s < 0 else operands[s] for s in given),
-        tuple(None if s < 0 else operands[s] for s in produced),
+        tuple(None if s < 0 else slots.operands[s] for s in given),
+        tuple(None if s < 0 else slots.operands[s] for s in produced),
         values_of(node),
         device,
     )
     name = node.name or node.op_type
+    ids, origin = ids_of(node), origin_of(node)
     if op is None:
         run = _standard(node, inference.opset, call)
-        kind = f"onnx.{node.op_type}"
-        return Step(name, node.op_type, kind, run, given, produced, call, ids_of(node), origin_of(node), host=hosted)
+        return _Draft(
+            Step(name, node.op_type, f"onnx.{node.op_type}", run, given, produced, call, ids, origin, host=hosted)
+        )
     call = replace(
         call,
         inputs=call.inputs + (None,) * (len(op.inputs) - len(call.inputs)),
@@ -159,26 +186,48 @@ def _step(
         attributes=op.complete_attributes(call.attributes),
     )
     able, refused = candidates(op, call)
-    if not _sized(call, bound):
-        late = "its results have sizes that are known only after it has run, it needs them before"
-        refused += [(k.name, late) for k in able if k.writes_out]
+    late = not _sized(call, bound)
+    if late:
+        why = "its results have sizes that are known only after it has run, it needs them before"
+        refused += [(k.name, why) for k in able if k.writes_out]
         able = [k for k in able if not k.writes_out]
-    kernel, timings = tuner.choose(op, call, able)
-    return Step(
+    step = Step(
         name,
         node.op_type,
-        kernel.name,
-        kernel.bind(call),
+        "",
+        _unbound,
         given + (-1,) * (len(op.inputs) - len(given)),
         produced + (-1,) * (len(op.outputs) - len(produced)),
         call,
-        ids_of(node),
-        origin_of(node),
-        writes_out=kernel.writes_out,
-        timings=timings,
+        ids,
+        origin,
         refused=tuple(refused),
         host=hosted,
+        token_wise=op.token_wise,
     )
+    return _Draft(step, op, None if device.type == "cpu" else contest(op, call, late), able)
+
+
+def _unbound(inputs: Tensors, out: Tensors | None = None) -> Result:
+    raise AssertionError("a step runs before its kernel was chosen")
+
+
+def _settled(draft: _Draft, tuner: Tuner) -> Step:
+    """The step with the kernel that the tuner chooses, or one for each range of rows."""
+    step = draft.step
+    if draft.op is None:
+        return step
+    if draft.contest is not None:
+        ranges = decide(draft.contest, tuner)
+        last = ranges[-1]
+        step.kernel, step.run, step.timings = last.kernel, last.run, last.timings
+        step.writes_out = any(r.writes_out for r in ranges)
+        if len(ranges) > 1:
+            step.ranges, step.rows = ranges, draft.contest.rows
+        return step
+    kernel, step.timings = tuner.choose(draft.op, step.call, draft.able)
+    step.kernel, step.run, step.writes_out = kernel.name, kernel.bind(step.call), kernel.writes_out
+    return step
 
 
 def _host_inputs(node: ir.Node, op: Op | None, device: Device) -> Set[int]:

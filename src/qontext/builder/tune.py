@@ -2,22 +2,32 @@
 
 The inputs are random tensors of the call's shapes at a representative size. A timing is kept under a key that names
 the machine, the versions, the threads and the call, so that equal layers are timed once and a saved record spares the
-work at the next build.
+work at the next build. Timings of a GPU are kept on disk as well (`tuning_cache.py`).
 """
 
-import time
-from collections.abc import Callable, Sequence
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
-from ..errors import InputError, QontextError
-from ..graph.dims import Dim
-from ..ops.call import Call, Kernel, Operand
+from ..errors import InputError
+from ..ops.call import Call, Device, Kernel, Operand
 from ..ops.declare import Op
+from ..ops.device import current
+from ..ops.gpu_facts import gpu_facts
+from .race import bound, race_on_gpu, race_on_host
+from .samples import USUAL, Size, sample_inputs
+from .tuning_cache import Rows, read_timings, write_timings
 
 Timings = tuple[tuple[str, float], ...]
-SEQUENCES, LENGTH = 4, 128
+Job = tuple[Op, Call, Sequence[Kernel], Size]
+_FAILED = -1.0  # stands in a record for a kernel that cannot run the call
+_COMPILERS = 16
 
 
 def call_key(call: Call) -> str:
@@ -43,9 +53,25 @@ def _shape_text(dim: object) -> str:
     return dim if isinstance(dim, str) else str(dim) if isinstance(dim, int) else "*"
 
 
-def machine_key(device_type: str, device_name: str) -> str:
+def machine_key(device: Device) -> str:
     """The machine, versions and threads that a timing belongs to."""
-    return f"{device_type}|{device_name}|torch {torch.__version__}|{torch.get_num_threads()} threads"
+    if device.type == "cpu":
+        return f"cpu|{device.name}|torch {torch.__version__}|{torch.get_num_threads()} threads"
+    facts = gpu_facts()
+    return f"cuda|{device.name}|driver {facts.driver}|torch {torch.__version__}|triton {facts.triton}"
+
+
+@functools.cache
+def _code_of(folder: Path) -> str:
+    text = b"".join(p.read_bytes() for p in sorted(folder.glob("*.py")))
+    return hashlib.sha256(text).hexdigest()[:8]
+
+
+def code_key(kernels: Sequence[Kernel]) -> str:
+    """Changes when the code of a kernel does: it covers the folders that the kernels are written in."""
+    codes = [getattr(k.bind, "__code__", None) for k in kernels]
+    folders = {Path(c.co_filename).parent for c in codes if c is not None}
+    return "+".join(sorted(map(_code_of, folders)))
 
 
 @dataclass
@@ -54,114 +80,124 @@ class Tuner:
 
     records:  {machine key: {call key: [[kernel, microseconds], ...]}}, what an engine file holds
     repeats:  timed runs of each candidate; 0 takes the first candidate without timing
+    cached:   read and write the timings of GPUs on disk
+    timed:    calls that were timed by this tuner
+    messages: what went wrong on the way: kernels that failed, cache files that were damaged
     """
 
-    records: dict[str, dict[str, list[list[str | float]]]] = field(default_factory=dict)
+    records: dict[str, Rows] = field(default_factory=dict)
     repeats: int = 7
+    cached: bool = True
     timed: int = 0
+    messages: list[str] = field(default_factory=list)
+    _opened: set[str] = field(default_factory=set)
 
-    def choose(self, op: Op, call: Call, able: Sequence[Kernel]) -> tuple[Kernel, Timings]:
-        """The fastest of `able` (the reference, which stands last, only competes when it is alone)."""
+    def choose(self, op: Op, call: Call, able: Sequence[Kernel], size: Size = USUAL) -> tuple[Kernel, Timings]:
+        """The fastest of `able` (the reference, which stands last, only competes when it is alone).
+
+        Args:
+            size: what stands for the symbols of the call while it is timed.
+        """
         rivals = able[:-1] or able
         if len(rivals) == 1 or self.repeats == 0:
             return rivals[0], ()
-        mine = self.records.setdefault(machine_key(call.device.type, call.device.name), {})
-        key = call_key(call)
+        mine, key = self._mine(call.device), _key(call, rivals, size)
         by_name = {k.name: k for k in rivals}
-        if key not in mine or any(str(name) not in by_name for name, _ in mine[key]):
-            inputs = sample_inputs(op, call)
-            if inputs is None:
+        if not _covers(mine.get(key), rivals):
+            measured = self._race(op, call, rivals, size)
+            if measured is None:
                 return rivals[0], ()
-            try:
-                measured = self._race(rivals, call, inputs)
-            except InputError:
-                return rivals[0], ()  # the made-up sizes are beyond a limit of the call (a short table of positions)
             self.timed += 1
-            mine[key] = [[name, us] for name, us in measured]
-        timings = tuple((str(name), float(us)) for name, us in mine[key])
-        return by_name[timings[0][0]], timings
+            mine[key] = measured
+        timings = tuple((str(name), float(us)) for name, us in mine[key] if float(us) != _FAILED)
+        return (by_name[timings[0][0]], timings) if timings else (able[-1], ())
 
-    def _race(
-        self, rivals: Sequence[Kernel], call: Call, inputs: Sequence[torch.Tensor | None]
-    ) -> list[tuple[str, float]]:
-        """Least microseconds of every rival, fastest first.
+    def prepare(self, contests: Sequence[Sequence[Job]]) -> int:
+        """Compiles what `choose` is going to time, in parallel; returns how many kernels that were.
 
-        The rivals take turns, so that a busy moment of the machine hits all alike, and the least time of each counts,
-        since everything that disturbs a measurement adds to it.
+        Args:
+            contests: for each call, the jobs of all its sizes. A kernel is compiled once for a call, at the first size
+                that it can run; what fails here fails again when it is timed.
         """
-        runs = [(k.name, _bound(k, call, inputs)) for k in rivals]
-        for _, run in runs:
-            run()
-            run()
-        least = {name: float("inf") for name, _ in runs}
-        for _ in range(self.repeats):
-            for name, run in runs:
-                start = time.perf_counter()
-                run()
-                least[name] = min(least[name], time.perf_counter() - start)
-        return sorted(((name, seconds * 1e6) for name, seconds in least.items()), key=lambda m: m[1])
+        wanted: dict[tuple[str, str], tuple[Kernel, Job]] = {}
+        for jobs in contests:
+            first = call_key(jobs[0][1])
+            for job in jobs:
+                _, call, able, size = job
+                rivals = able[:-1] or able
+                if call.device.torch.type != "cuda" or len(rivals) == 1 or not self.repeats:
+                    continue
+                if not _covers(self._mine(call.device).get(_key(call, rivals, size)), rivals):
+                    for kernel in rivals:
+                        wanted.setdefault((first, kernel.name), (kernel, job))
+        samples: dict[int, list[torch.Tensor | None] | None] = {}
+        for _, job in wanted.values():
+            if id(job) not in samples:
+                samples[id(job)] = sample_inputs(job[0], job[1], job[3])
 
+        def compile_one(item: tuple[Kernel, Job]) -> None:
+            kernel, job = item
+            inputs = samples[id(job)]
+            if inputs is not None:
+                with current(job[1].device), torch.no_grad():
+                    try:
+                        bound(kernel, job[1], inputs, job[3])()
+                    except Exception:  # told when it is timed
+                        return
 
-def _bound(kernel: Kernel, call: Call, inputs: Sequence[torch.Tensor | None]) -> Callable[[], object]:
-    """A kernel ready to run on sample inputs. Raises what binding raises, naming the kernel."""
-    try:
-        run = kernel.bind(call)
-    except QontextError as error:
-        raise type(error)(f"while timing kernel {kernel.name!r}: {error.message}") from error
-    out = None
-    if kernel.writes_out:
-        place = next(t for t in inputs if t is not None).device
-        out = [None if o is None else torch.empty(s, dtype=o.type.torch, device=place) for o, s in _filled(call)]
-    return lambda: run(inputs, out)
+        with ThreadPoolExecutor(min(_COMPILERS, os.cpu_count() or 1)) as pool:
+            list(pool.map(compile_one, wanted.values()))
+        return len(wanted)
 
+    def save(self) -> None:
+        """Writes the timings of GPUs to disk, when there are new ones."""
+        if self.cached and self.timed:
+            for machine in self._opened:
+                self._tell(write_timings(machine, self.records[machine]))
 
-def _number(dim: object, sizes: dict[str, int]) -> int:
-    if isinstance(dim, int):
-        return dim
-    if isinstance(dim, Dim):
-        return dim.value({s: sizes.get(s, SEQUENCES * LENGTH) for s in dim.symbols})
-    return SEQUENCES * LENGTH
+    def _mine(self, device: Device) -> Rows:
+        machine = machine_key(device)
+        mine = self.records.setdefault(machine, {})
+        if self.cached and self.repeats and device.type != "cpu" and machine not in self._opened:
+            self._opened.add(machine)
+            held, message = read_timings(machine)
+            self._tell(message)
+            for key, row in held.items():
+                mine.setdefault(key, row)
+        return mine
 
-
-def _sizes() -> dict[str, int]:
-    return {"B": SEQUENCES, "S": LENGTH, "Skv": LENGTH, "batch": SEQUENCES, "batch_size": SEQUENCES, "sequence": LENGTH,
-            "sequence_length": LENGTH, "seq": LENGTH, "seq_len": LENGTH}  # fmt: skip
-
-
-def _filled(call: Call) -> list[tuple[Operand | None, tuple[int, ...]]]:
-    sizes = _sizes()
-    return [(o, () if o is None else tuple(_number(d, sizes) for d in o.shape or ())) for o in call.outputs]
-
-
-def sample_inputs(op: Op, call: Call) -> list[torch.Tensor | None] | None:
-    """Random inputs for a call; None when an input cannot be made up (it then goes untimed, first candidate wins)."""
-    sizes = _sizes()
-    generator = torch.Generator().manual_seed(0)
-    made: list[torch.Tensor | None] = []
-    for param, operand in zip(op.inputs, call.inputs, strict=True):
-        if operand is None:
-            made.append(None)
-            continue
-        if operand.constant is not None:
-            made.append(operand.constant)
-            continue
-        if operand.shape is None:
+    def _race(self, op: Op, call: Call, rivals: Sequence[Kernel], size: Size) -> list[list[str | float]] | None:
+        """The record of a race, fastest first; None when the call cannot be made up."""
+        inputs = sample_inputs(op, call, size)
+        if inputs is None:
             return None
-        shape = tuple(_number(d, sizes) for d in operand.shape)
-        if param.name.startswith("cu_seqlens"):
-            made.append(torch.arange(SEQUENCES + 1, dtype=torch.int32) * LENGTH)
-        elif param.name.startswith("max_seqlen"):
-            made.append(torch.tensor(LENGTH, dtype=torch.int32))
-        elif param.name in ("lengths", "key_lengths", "prefix_lengths"):
-            made.append(torch.full(shape, LENGTH, dtype=operand.type.torch))
-        elif param.name == "token_index":
-            made.append(torch.arange(SEQUENCES * LENGTH))
-        elif operand.type.is_float:
-            made.append(torch.randn(shape, generator=generator).to(operand.type.torch))
-        elif operand.dtype == "bool" or param.name in ("mask", "attention_mask"):
-            made.append(torch.ones(shape, dtype=operand.type.torch))
-        elif param.name in ("input_ids", "token_type_ids", "position_ids"):
-            made.append(torch.zeros(shape, dtype=operand.type.torch))
-        else:
-            return None
-    return made
+        failures: dict[str, str] = {}
+        with current(call.device), torch.no_grad():
+            try:
+                runs = [(k.name, bound(k, call, inputs, size)) for k in rivals]
+                if call.device.torch.type == "cuda":
+                    times, failures = race_on_gpu(runs, self.repeats)
+                else:
+                    times = race_on_host(runs, self.repeats)
+            except InputError:
+                return None  # the made-up sizes are beyond a limit of the call (a short table of positions)
+            except torch.OutOfMemoryError:
+                self._tell(f"{call.op} at {size} was not timed: the device has too little memory for it")
+                return None
+        for name, error in failures.items():
+            self._tell(f"kernel {name} failed on {call.op} at {size}: {error}")
+        row: list[list[str | float]] = [[name, us] for name, us in sorted(times.items(), key=lambda m: m[1])]
+        return row + [[name, _FAILED] for name in failures]
+
+    def _tell(self, message: str) -> None:
+        if message:
+            self.messages.append(message)
+
+
+def _key(call: Call, rivals: Sequence[Kernel], size: Size) -> str:
+    key = call_key(call)
+    return key if call.device.type == "cpu" else f"{size}|{code_key(rivals)}|{key}"
+
+
+def _covers(row: list[list[str | float]] | None, rivals: Sequence[Kernel]) -> bool:
+    return row is not None and {str(name) for name, _ in row} == {k.name for k in rivals}

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from ..builder.plan import Program, Step
+from ..builder.ranges import pick
 from ..errors import InputError, QontextError
 from ..graph.dims import Dim
+from ..ops.call import Bound
 
 _REMEMBERED = 64  # sizes a step remembers views for
 
@@ -80,9 +82,10 @@ class Executor:
         for ready in steps:
             step = ready.step
             given = [table[s] if s >= 0 else None for s in step.inputs]
-            out = self._outputs(ready, sizes) if step.writes_out else None
+            run, writes_out = (step.run, step.writes_out) if step.rows is None else ready.chosen(sizes)
+            out = self._outputs(ready, sizes) if writes_out else None
             try:
-                result = step.run(given, out)
+                result = run(given, out)
             except QontextError as error:
                 raise type(error)(f"{step.name} ({step.kernel}): {error.message}") from error
             except (torch.OutOfMemoryError, torch.AcceleratorError):
@@ -182,3 +185,9 @@ class _Ready:
         self.reusable = all(t is None or t.size_class is not None for t in self.targets)
         self.views: dict[tuple[int, ...], list[torch.Tensor | None]] = {}
         self.generation = -1
+
+    def chosen(self, sizes: Mapping[str, int]) -> tuple[Bound, bool]:
+        """The kernel for the rows of this run, and whether it fills given tensors."""
+        assert self.step.rows is not None
+        found = pick(self.step.ranges, self.step.rows.value(sizes))
+        return found.run, found.writes_out

@@ -3,14 +3,15 @@
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from ..builder.plan import Program, Step
-from ..graph.dims import Dim, Shape
+from ..builder.samples import numeric_call
+from ..graph.dims import Dim
 from ..graph.model import InputRule
-from ..ops.call import Call, Cost, Operand
+from ..ops.call import Call, Cost
 from ..ops.declare import Op
 from .executor import Executor
 
@@ -108,20 +109,6 @@ def _sizes(
             if found is not None:
                 sizes[symbol] = found[axis]
     return sizes
-
-
-def numeric_call(call: Call, sizes: Mapping[str, int]) -> Call:
-    """The call with numbers for all sizes that are known."""
-
-    def numbers(operand: Operand | None) -> Operand | None:
-        if operand is None or operand.shape is None:
-            return operand
-        shape: Shape = tuple(
-            d.value(sizes) if isinstance(d, Dim) and all(s in sizes for s in d.symbols) else d for d in operand.shape
-        )
-        return replace(operand, shape=shape)
-
-    return replace(call, inputs=tuple(map(numbers, call.inputs)), outputs=tuple(map(numbers, call.outputs)))
 
 
 def cost_of(step: Step, call: Call, ops: Mapping[str, Op]) -> Cost:
