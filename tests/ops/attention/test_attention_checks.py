@@ -36,7 +36,9 @@ X = torch.zeros(2, 5, 3 * 4 * 8)
         ({"prefix_lengths": torch.ones(2, dtype=torch.int32)}, "'prefix_lengths' is given, but kind is 'full'"),
         ({"lengths": torch.ones(3, dtype=torch.int32)}, r"'lengths' has shape \[3\], it needs \[2\]"),
         ({"cu_seqlens": cu_seqlens([1])}, "is padded and takes no 'cu_seqlens'"),
-        ({"mask": torch.ones(2, 5, 5) > 0}, r"'mask' has shape \[2, 5, 5\], it needs .*; insert an axis"),
+        ({"mask": torch.ones(2, 4, 5) > 0}, r"'mask' has shape \[2, 4, 5\], it needs .*\[B or 1, S or 1, Skv\] for all"),
+        ({"mask": torch.ones(3, 5, 5) > 0}, r"'mask' has shape \[3, 5, 5\]"),
+        ({"bias": torch.ones(2, 5, 5)}, r"'bias' has shape \[2, 5, 5\], it needs .*; insert an axis"),
         ({"mask": torch.ones(2, 4) > 0}, r"'mask' has shape \[2, 4\], it needs .*B=2, N=4, S=5, Skv=5"),
         ({"mask": torch.ones(2, 3, 5, 5) > 0}, r"'mask' has shape \[2, 3, 5, 5\]"),
         ({"mask": torch.ones(2, 4, 6, 6) > 0}, r"'mask' has shape \[2, 4, 6, 6\]"),
@@ -69,8 +71,8 @@ def test_all_problems_come_in_one_message():
 def test_dtypes_and_attributes_are_named():
     with pytest.raises(DTypeError, match="'lengths' is float32, expected int32 or int64"):
         qkv_to_context(X, lengths=torch.ones(2), num_heads=4, layout=PLAIN)
-    with pytest.raises(DTypeError, match="'mask' is int64, expected bool or float32"):
-        qkv_to_context(X, mask=torch.ones(2, 5, dtype=torch.int64), num_heads=4, layout=PLAIN)
+    with pytest.raises(DTypeError, match="'mask' is float64, expected bool or uint8"):
+        qkv_to_context(X, mask=torch.ones(2, 5, dtype=torch.float64), num_heads=4, layout=PLAIN)
     with pytest.raises(ArgumentError, match=r"'layout' is 'S B 3E', allowed: .*'S B \(N three D\) 1 1'"):
         qkv_to_context(X, num_heads=4, layout="S B 3E")
     with pytest.raises(ArgumentError, match="'empty_row' is 'nan'"):

@@ -38,6 +38,7 @@ def body(call: Call) -> str | None:
         groups=heads // key_heads,
         kv_heads=key_heads,
         mask=call.input(3),
+        mask_means=attributes["mask_means"],
         bias=call.input(4),
         lengths="key_lengths" if call.input(7) else "",
         prefix="prefix_lengths" if call.input(12) else "",

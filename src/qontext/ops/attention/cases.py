@@ -103,6 +103,13 @@ def _sizes() -> Iterable[Case]:
 def _masks() -> Iterable[Case]:
     yield _case("key_lengths", sizes=(3, 4, 33, 2, 2, 16, 16), key_lengths=(33, 4, 20))
     yield _case("mask_keys", mask=lambda g, t: holes(g, 2, 7))
+    yield _case("mask_keys_int64", mask=lambda g, t: holes(g, 2, 7).long() * 3)
+    yield _case("mask_keys_ignored", mask=lambda g, t: ~holes(g, 2, 7), mask_means="ignore")
+    yield _case("mask_matrix", mask=lambda g, t: holes(g, 2, 5, 7))
+    yield _case("mask_matrix_uint8", mask=lambda g, t: holes(g, 1, 5, 7).byte() * 255)
+    yield _case("mask_matrix_float", mask=lambda g, t: holes(g, 2, 5, 7).to(t) * -0.5, mask_means="attend")
+    yield _case("mask_matrix_additive", mask=lambda g, t: additive(holes(g, 2, 5, 7), -1e4, t))
+    yield _case("mask_row_ignored_int8", mask=lambda g, t: (~holes(g, 2, 1, 7)).char() * -1, mask_means="ignore")
     yield _case("mask_keys_additive", mask=lambda g, t: additive(holes(g, 2, 7), -1e4, t))
     yield _case("mask_full", "B N S D", mask=lambda g, t: holes(g, 2, 3, 5, 7))
     yield _case("mask_shared_infinite", mask=lambda g, t: additive(holes(g, 1, 1, 5, 7), -torch.inf, t))
@@ -170,6 +177,7 @@ def _packed() -> Iterable[Case]:
     yield _case("packed_prefix", layout, sizes, queries=queries, prefix=(2, 30, 0, 0), kind="prefix")
     yield _case("packed_bias", layout, sizes, queries=queries, keys=keys, bias=lambda g, t: normal(g, t, 1, 4, 48, 48))
     yield _case("packed_mask", layout, sizes, queries=queries, mask=lambda g, t: holes(g, 1, 1, 33, 33))
+    yield _case("packed_mask_matrix", layout, sizes, queries=queries, mask=lambda g, t: holes(g, 1, 33, 33).int())
     yield _case("packed_value_size", layout, (0, 0, 0, 2, 2, 24, 8), queries=queries, keys=keys)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..attention_common.layouts import heads_of, is_packed
+from ..attention_common.mask_operand import plain
 from ..attention_common.problem import Problem, kv_heads, rule_of
 from ..call import Tensors
 
@@ -38,7 +39,7 @@ def problem_of(inputs: Tensors, attributes: Mapping[str, Any]) -> Problem:
         q,
         k,
         v,
-        mask=mask,
+        mask=plain(mask, attributes),
         bias=bias,
         lengths=key_lengths,
         offset=offset,

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from math import inf
 
 from ..call import Operand
+from .mask_operand import is_boolean
 from .problem import Rule
 from .statements import Statements
 
-FLOAT, INT64 = 1, 7
+FLOAT, INT64, BOOL = 1, 7, 9
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class BodyCall:
     """What the body depends on beside its tensors.
 
     mask, bias:   the operands, when present; they are called so in the body too
+    mask_means:   the attribute
     lengths:      name of the counts `[B]`, or ""
     offset:       name of the place of the first query among the keys: a number, `[B, 1, 1, 1]` or (packed) `[S, 1]`;
                   or "" for 0
@@ -33,10 +35,16 @@ class BodyCall:
     groups: int
     kv_heads: int
     mask: Operand | None
+    mask_means: str
     bias: Operand | None
     lengths: str = ""
     prefix: str = ""
     offset: str = ""
+
+    @property
+    def boolean_mask(self) -> bool:
+        """The mask says which keys are attended to."""
+        return is_boolean(self.mask, {"mask_means": self.mask_means})
 
 
 def padded_side(s: Statements, x: str) -> Side:
@@ -80,9 +88,10 @@ def attention(
         cap = s.number(call.rule.softcap)
         capped = s.add("Mul", s.add("Tanh", s.add("Div", scaled, cap)), cap)
     unmasked = capped
-    for name, operand in (("mask", call.mask), ("bias", call.bias)):
-        if operand is not None and operand.dtype != "bool":
-            part = _placed(s, name, operand, queries, keys)
+    added = None if call.boolean_mask else call.mask
+    for name, operand in (("mask", added), ("bias", call.bias)):
+        if operand is not None:
+            part = _placed(s, name, operand, queries, keys, cut=name == "bias")
             unmasked = s.add("Add", unmasked, part if operand.dtype == "float32" else s.add("Cast", part, to_=FLOAT))
     same = ""
     if queries.segment:
@@ -113,19 +122,21 @@ def _empty(s: Statements, masked: str) -> str:
     return s.add("IsInf", s.add("ReduceMax", masked, s.ints([-1]), keepdims=1), detect_positive=0)
 
 
-def _placed(s: Statements, name: str, operand: Operand, queries: Side, keys: Side) -> str:
-    """A mask or bias brought to `[B|1, N|1, S|1, Skv]`, cut to size or picked by position."""
+def _placed(s: Statements, name: str, operand: Operand, queries: Side, keys: Side, cut: bool) -> str:
+    """A mask or bias brought to `[B|1, N|1, S|1, Skv]`, picked by position when packed, else cut to size if `cut`."""
     assert operand.shape is not None
     if len(operand.shape) == 2:
         if not keys.segment:
             return s.unsqueeze(name, 1, 2)
         place = s.add("Concat", s.unsqueeze(keys.segment, 1), s.unsqueeze(keys.position, 1), axis=1)
         return s.add("GatherND", name, place)
-    one_row = operand.shape[2] == 1
+    if len(operand.shape) == 3:
+        name = s.unsqueeze(name, 1)
+    one_row = operand.shape[-2] == 1
     if keys.segment:
         rows = name if one_row else s.add("Gather", name, queries.position, axis=2)
         return s.add("Gather", rows, keys.position, axis=3)
-    if name == "mask":
+    if not cut:
         return name
     sizes = [s.add("Shape", side.position) for side in (queries, keys)]
     axes = [3] if one_row else [2, 3]
@@ -140,8 +151,11 @@ def _allowed(s: Statements, call: BodyCall, queries: Side, keys: Side) -> str:
     if call.lengths:
         counts = s.unsqueeze(s.add("Cast", call.lengths, to_=INT64), 1, 2, 3)
         parts.append(s.add("Less", keys.position, counts))
-    if call.mask is not None and call.mask.dtype == "bool":
-        parts.append(_placed(s, "mask", call.mask, queries, keys))
+    if call.mask is not None and call.boolean_mask:
+        name = "mask" if call.mask.dtype == "bool" else s.add("Cast", "mask", to_=BOOL)
+        if call.mask_means == "ignore":
+            name = s.add("Not", name)
+        parts.append(_placed(s, name, call.mask, queries, keys, cut=False))
     if rule.kind != "full" or rule.window_left >= 0 or rule.window_right >= 0:
         row = s.unsqueeze(queries.position, 1)
         distance = s.add("Sub", s.add("Add", row, call.offset) if call.offset else row, keys.position)

@@ -69,7 +69,7 @@ def check_mask(
 
     Args:
         larger: more rows and columns than needed are fine.
-        key_mask: `[B, Skv]` is allowed too.
+        key_mask: `[B or 1, S or 1, Skv]` for all heads and `[B, Skv]` over the keys are allowed too.
     """
     if mask is None or mask.shape is None:
         return []
@@ -77,15 +77,15 @@ def check_mask(
     counts = ", ".join(f"{k}={'?' if d is None else d}" for k, d in zip(("B", "N", "S", "Skv"), sizes, strict=True))
     problem = f"input {name!r} has shape {text(mask.shape)}, it needs [B or 1, N or 1, S or 1, Skv] with {counts}"
     problem += ", or larger in the last two" if larger else ""
-    problem += "; or [B, Skv] over the keys alone" if key_mask else ""
+    problem += "; or [B or 1, S or 1, Skv] for all heads, or [B, Skv] over the keys alone" if key_mask else ""
     if len(mask.shape) == 2 and key_mask:
         wrong = differs(mask.shape[0], batch) or _misfits(mask.shape[1], columns, larger)
         return [problem] if wrong else []
-    if len(mask.shape) == 3:
+    if len(mask.shape) == 3 and not key_mask:
         return [f"{problem}; insert an axis to make it [B, 1, S, Skv]"]
-    if len(mask.shape) != 4:
+    if len(mask.shape) not in (3, 4):
         return [problem]
-    b, n, r, c = mask.shape
+    b, n, r, c = mask.shape if len(mask.shape) == 4 else (mask.shape[0], 1, *mask.shape[1:])
     wrong = any(have != 1 and differs(have, want) for have, want in ((b, batch), (n, heads)))
     wrong = wrong or (r != 1 and _misfits(r, rows, larger)) or _misfits(c, columns, larger)
     return [problem] if wrong else []

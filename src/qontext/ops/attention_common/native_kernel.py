@@ -7,6 +7,7 @@ import torch
 from ... import native
 from ...graph.dims import AnyDim
 from ..call import Call, Operand
+from .mask_operand import is_boolean
 from .masks import added, attended, empty_rows
 from .problem import Problem
 
@@ -36,7 +37,7 @@ def refusal(
     attributes = call.attributes
     if attributes["kind"] == "prefix" and attributes["window_right"] >= 0:
         return f"kind is 'prefix' and window_right {attributes['window_right']}; the kernel shows the whole prefix"
-    boolean = mask is not None and mask.dtype == "bool"
+    boolean = is_boolean(mask, attributes)
     if packed and mask is not None and not boolean and bias is not None:
         return "a packed call has an additive mask and a bias; the kernel takes one of them"
     if packed and attributes["empty_row"] == "as_unmasked" and (boolean or not self_attention):

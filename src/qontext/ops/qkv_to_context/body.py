@@ -37,6 +37,7 @@ def body(call: Call) -> str | None:
         groups=heads // key_heads,
         kv_heads=key_heads,
         mask=call.input(2),
+        mask_means=attributes["mask_means"],
         bias=call.input(3),
         lengths="lengths" if call.input(1) else "",
         prefix="prefix_lengths" if call.input(6) else "",

@@ -89,6 +89,13 @@ def _masks() -> Iterable[Case]:
     yield _case("lengths", sizes=(3, 33, 2, 16), lengths=(33, 1, 20))
     yield _case("lengths_sequence_first", "S B (N three D) 1 1", sizes=(3, 12, 2, 16), lengths=(5, 12, 1))
     yield _case("mask_keys", mask=lambda g, t: holes(g, 2, 7))
+    yield _case("mask_keys_int64", mask=lambda g, t: holes(g, 2, 7).long() * 3)
+    yield _case("mask_keys_ignored", mask=lambda g, t: ~holes(g, 2, 7), mask_means="ignore")
+    yield _case("mask_matrix", mask=lambda g, t: holes(g, 2, 7, 7))
+    yield _case("mask_matrix_uint8", mask=lambda g, t: holes(g, 1, 7, 7).byte() * 255)
+    yield _case("mask_matrix_float", mask=lambda g, t: holes(g, 2, 7, 7).to(t) * -0.5, mask_means="attend")
+    yield _case("mask_matrix_additive", mask=lambda g, t: additive(holes(g, 2, 7, 7), -1e4, t))
+    yield _case("mask_row_ignored_int8", mask=lambda g, t: (~holes(g, 2, 1, 7)).char() * -1, mask_means="ignore")
     yield _case("mask_keys_additive", mask=lambda g, t: additive(holes(g, 2, 7), -1e4, t))
     yield _case("mask_keys_infinite", mask=lambda g, t: additive(holes(g, 2, 7), -torch.inf, t))
     yield _case("mask_full", mask=lambda g, t: holes(g, 2, 3, 7, 7))
@@ -158,6 +165,14 @@ def _packed() -> Iterable[Case]:
     yield _case("packed_bias", PACKED, sizes, sequences=some, bias=lambda g, t: normal(g, t, 1, 2, 40, 40))
     yield _case("packed_mask", PACKED, sizes, sequences=some, mask=lambda g, t: holes(g, 4, 1, 33, 33))
     yield _case("packed_key_mask", PACKED, sizes, sequences=some, mask=lambda g, t: holes(g, 4, 33))
+    yield _case(
+        "packed_mask_ignored",
+        PACKED,
+        sizes,
+        sequences=some,
+        mask=lambda g, t: ~holes(g, 1, 33, 33),
+        mask_means="ignore",
+    )
     yield _case("packed_softcap", "T (N three D)", sizes, sequences=some, softcap=2.0)
 
 

@@ -1,6 +1,7 @@
 """Declaration of QKVToContext: from a fused projection to the context, in any layout."""
 
 from ...dtypes import FLOATS
+from ..attention_common import mask_operand
 from ..attention_common.layouts import QKV_LAYOUTS
 from ..declare import Attribute, Op, Param
 from .body import body
@@ -10,7 +11,6 @@ from .gpu import KERNELS as GPU_KERNELS
 from .reference import reference
 from .rules import check, cost, infer
 
-_MASK = "bool|float32|float16|bfloat16"
 _ADDED = "float32|float16|bfloat16"
 _INDEX = "int32|int64"
 
@@ -20,13 +20,7 @@ OP = Op(
     inputs=(
         Param("qkv", "...", doc="the fused projection; its shape is what the attribute 'layout' says"),
         Param("lengths", "B", _INDEX, optional=True, doc="valid keys of each sequence, the first ones"),
-        Param(
-            "mask",
-            "any",
-            _MASK,
-            optional=True,
-            doc="[B|1, N|1, S|1, S] or [B, S] over keys: bool (True = attend) or additive",
-        ),
+        Param("mask", "any", mask_operand.TYPES, optional=True, doc=mask_operand.doc("S", "S")),
         Param(
             "bias",
             "any",
@@ -58,6 +52,7 @@ OP = Op(
             ("zeros", "uniform", "as_unmasked"),
             doc="what a query that attends to nothing gets: zeros, the mean of all values, attention without masks",
         ),
+        mask_operand.MEANS,
         Attribute("softcap", float, 0.0, doc="c * tanh(logits / c) before the masks; 0: none"),
         Attribute("window_left", int, -1, doc="keys up to this far before the query; -1: all"),
         Attribute("window_right", int, -1, doc="keys up to this far after the query; -1: all"),

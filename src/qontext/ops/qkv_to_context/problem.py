@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..attention_common.layouts import is_packed, split_qkv
+from ..attention_common.mask_operand import plain
 from ..attention_common.problem import Problem, kv_heads, rule_of
 from ..call import Tensors
 
@@ -20,7 +21,7 @@ def problem_of(inputs: Tensors, attributes: Mapping[str, Any]) -> Problem:
         query,
         key,
         value,
-        mask=mask,
+        mask=plain(mask, attributes),
         bias=bias,
         lengths=lengths,
         prefix_lengths=prefix_lengths,
