@@ -41,6 +41,17 @@ def test_the_fastest_wins_and_the_reference_does_not_compete():
     assert tuner.timed == 1
 
 
+def test_the_first_of_equals_wins():
+    tuner = Tuner(repeats=1)
+    tuner.choose(GELU, CALL, RIVALS)
+    ((key, _),) = tuner.records[machine_key(CALL.device)].items()
+    for first, wanted in ((102.0, "slow"), (104.0, "fast")):
+        tuner.records[machine_key(CALL.device)][key] = [["fast", 100.0], ["slow", first]]
+        chosen, timings = tuner.choose(GELU, CALL, RIVALS)
+        assert chosen.name == wanted
+        assert timings[0] == ("fast", 100.0)
+
+
 def test_equal_calls_are_timed_once_and_records_are_reused():
     tuner = Tuner(repeats=1)
     tuner.choose(GELU, CALL, RIVALS)

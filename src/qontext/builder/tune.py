@@ -28,6 +28,7 @@ Timings = tuple[tuple[str, float], ...]
 Job = tuple[Op, Call, Sequence[Kernel], Size]
 _FAILED = -1.0  # stands in a record for a kernel that cannot run the call
 _COMPILERS = 16
+_SPREAD = 1.03  # equal calls differ by that much on a machine with nothing else to do
 
 
 def call_key(call: Call) -> str:
@@ -95,6 +96,9 @@ class Tuner:
     def choose(self, op: Op, call: Call, able: Sequence[Kernel], size: Size = USUAL) -> tuple[Kernel, Timings]:
         """The fastest of `able` (the reference, which stands last, only competes when it is alone).
 
+        Of kernels that are equally fast within the spread of a measurement, the one declared first is taken, so that
+        chance does not make two builds differ.
+
         Args:
             size: what stands for the symbols of the call while it is timed.
         """
@@ -102,7 +106,6 @@ class Tuner:
         if len(rivals) == 1 or self.repeats == 0:
             return rivals[0], ()
         mine, key = self._mine(call.device), _key(call, rivals, size)
-        by_name = {k.name: k for k in rivals}
         if not _covers(mine.get(key), rivals):
             measured = self._race(op, call, rivals, size)
             if measured is None:
@@ -110,7 +113,10 @@ class Tuner:
             self.timed += 1
             mine[key] = measured
         timings = tuple((str(name), float(us)) for name, us in mine[key] if float(us) != _FAILED)
-        return (by_name[timings[0][0]], timings) if timings else (able[-1], ())
+        if not timings:
+            return able[-1], ()
+        equal = {name for name, us in timings if us <= timings[0][1] * _SPREAD}
+        return next(k for k in rivals if k.name in equal), timings
 
     def prepare(self, contests: Sequence[Sequence[Job]]) -> int:
         """Compiles what `choose` is going to time, in parallel; returns how many kernels that were.
