@@ -6,14 +6,15 @@ from typing import Literal
 import torch
 
 from qontext.errors import ArgumentError, DTypeError, InputError, ShapeError
-from qontext.native.checks import contiguous, dtype_code, has_shape, on_cpu, same_dtype
+from qontext.native.checks import contiguous, counts_fit, dtype_code, has_shape, on_cpu, same_dtype
 from qontext.native.library import functions
 
 _ATTENTION = struct.Struct("=49qdd")
 _EMPTY_ROW = {"zeros": 0, "uniform": 1}
+_BAD_COUNTS = 3
 _PROBLEMS = {
     2: "cu_seqlens must start at 0 or above, never fall, and end within the tensor",
-    3: "kv_counts must lie between 0 and the key length, prefix at 0 or above",
+    _BAD_COUNTS: "kv_counts must lie between 0 and the key length, prefix at 0 or above",
     4: "bias or mask has fewer rows or columns than the longest sequence",
 }
 MAX_HEAD_SIZE = 256
@@ -243,5 +244,10 @@ def _run(
     problem = functions().qx_attention(block, torch.get_num_threads())
     if problem == 1:
         raise MemoryError("no memory for the scratch of attention")
+    if problem == _BAD_COUNTS:
+        if kv_counts is not None:
+            counts_fit("kv_counts, the number of valid keys,", kv_counts, kv_len)
+        if prefix is not None:
+            counts_fit("prefix", prefix, None)
     if problem:
         raise InputError(_PROBLEMS[problem])

@@ -2,7 +2,7 @@
 
 import torch
 
-from qontext.errors import ArgumentError, DTypeError, ShapeError
+from qontext.errors import ArgumentError, DTypeError, InputError, ShapeError
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 INDEX_BYTES = {torch.int64: 8, torch.int32: 4}
@@ -70,3 +70,20 @@ def as_rows(name: str, x: torch.Tensor) -> tuple[int, int, int]:
         expected = stride * length
         rows *= length
     return (0 if x.numel() == 0 else rows), size, step or size
+
+
+def counts_fit(name: str, counts: torch.Tensor, most: int | None) -> None:
+    """Counts of positions `[B]` on the CPU lie between 0 and `most` (None: no bound). Raises InputError."""
+    if not counts.numel():
+        return
+    wrong = counts < 0
+    if most is not None:
+        wrong |= counts > most
+    if wrong.any():
+        sequence = int(wrong.nonzero()[0])
+        allowed = "0 or more are allowed" if most is None else f"0 to {most} are allowed, which is its length"
+        others = int(wrong.sum()) - 1
+        raise InputError(
+            f"{name} of sequence {sequence} is {int(counts[sequence])}; {allowed}"
+            + (f" ({others} more of the {counts.numel()} sequences are wrong)" if others else "")
+        )

@@ -7,9 +7,10 @@ import torch
 from .call import Call
 from .gpu_launch import blocks, may_overlap, power_of_2
 
-_COLUMNS, _WARPS = 1024, 4
-# Numbers a program takes: few while there are few in all, so that every multiprocessor has work.
-_TILE, _SMALL_TILE, _SMALL = 4096, 1024, 1 << 20
+_COLUMNS = 1024
+# Numbers and warps of a program: small tiles while there are few numbers, so that every multiprocessor has work.
+_TILE, _WARPS = 8192, 8
+_SMALL_TILE, _SMALL_WARPS, _SMALL = 1024, 4, 2 << 20
 
 # (x, bias, residual, y): fills y, which may be x itself.
 Finish = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor], None]
@@ -28,9 +29,10 @@ def bind_finish(call: Call, width: int, kind: str) -> Finish:
         rows = x.numel() // width
         if rows == 0:
             return
-        each = (_SMALL_TILE if x.numel() <= _SMALL else _TILE) // columns
+        tile, warps = (_SMALL_TILE, _SMALL_WARPS) if x.numel() <= _SMALL else (_TILE, _WARPS)
+        each = tile // columns
         finish[(blocks(rows, each), blocks(width, columns))](
-            x, bias, residual, y, rows, width, columns, each, kind, overlap, num_warps=_WARPS, launch_pdl=overlap
+            x, bias, residual, y, rows, width, columns, each, kind, overlap, num_warps=warps, launch_pdl=overlap
         )
 
     return run

@@ -3,8 +3,10 @@
     y = act(x + bias) + residual         over rows of WIDTH numbers; what is absent (None) is left out
 
 The exact GELU has two forms: `erf` of the mathematics library for float32 results, and, for results that are rounded
-to halves anyway, the complementary error function as a polynomial times exp(-x^2) (Abramowitz and Stegun, Handbook of
-Mathematical Functions, 7.1.26: absolute error at most 1.5e-7), which takes half the instructions.
+to halves anyway, v * (1/2 + v Q(v^2)) with a polynomial Q of degree 8, least squares made even over |v| <= 4.3 and held
+at its last value beyond, where the bracket is cut off at 0 and 1. Its error is at most 3.7e-5, and 3e-5 of the value
+near zero (a half has 5e-4 there); it needs no division and no exponential, which would cost a product's epilogue more
+than all the rest.
 """
 
 # mypy: ignore-errors
@@ -18,11 +20,16 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 def gelu_erf(v, SHORT: tl.constexpr):
     """v * Phi(v), Phi the normal distribution."""
     if SHORT:
-        z = tl.abs(v) * 0.7071067811865476
-        t = 1.0 / (1.0 + 0.3275911 * z)
-        p = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-        tail = 0.5 * p * tl.exp2(z * z * -1.4426950408889634)
-        return v * tl.where(v < 0.0, tail, 1.0 - tail)
+        t = tl.minimum(v * v, 18.49)
+        q = 4.19744587e-11 * t - 4.24900004e-09
+        q = q * t + 1.90224146e-07
+        q = q * t - 5.00617325e-06
+        q = q * t + 8.71177204e-05
+        q = q * t - 0.00107138678
+        q = q * t + 0.00969515013
+        q = q * t - 0.0661555979
+        q = q * t + 0.398802081
+        return v * tl.clamp(v * q + 0.5, 0.0, 1.0)
     return 0.5 * v * (1.0 + tl.erf(v * 0.7071067811865476))
 
 

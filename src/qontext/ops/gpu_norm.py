@@ -40,13 +40,13 @@ def norm_supports(call: Call) -> str | None:
 
 
 def rows_per_program(columns: int, rows: int) -> int:
-    """How many rows a program takes: as many as fill a tile of 4096, one while rows are few."""
-    return max(1, 4096 // columns) if rows >= _MANY_ROWS else 1
+    """How many rows a program takes: as many as fill a tile of 2048, one while rows are few."""
+    return max(1, 2048 // columns) if rows >= _MANY_ROWS else 1
 
 
 def warps_for(elements: int) -> int:
-    """Warps for a tile of so many elements, about 32 a thread."""
-    return min(max(elements // 1024, 1), 16)
+    """Warps for a tile of so many elements: at least 4, and about 16 elements a thread."""
+    return min(max(elements // 512, 4), 16)
 
 
 def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> Norm:
@@ -71,8 +71,7 @@ def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> N
         each = rows_per_program(columns, rows)
         norm_rows[(blocks(rows, each),)](
             x, skip, x_bias, weight, bias, y, total, rows, epsilon, width, columns, each, centred, overlap,
-            num_warps=warps_for(columns * each) if each > 1 else max(warps_for(columns), 4),
-            launch_pdl=overlap,
+            num_warps=warps_for(columns * each), launch_pdl=overlap,
         )  # fmt: skip
 
     def sweeps(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError, ShapeError
+from ...native.checks import counts_fit
 
 Tensor = torch.Tensor
 
@@ -73,6 +74,13 @@ class Problem:
     prefix_lengths: Tensor | None = None
     cu_q: Tensor | None = None
     cu_kv: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for counts that no kernel can honour; those of a GPU would have to be waited for."""
+        if self.lengths is not None and self.lengths.device.type == "cpu":
+            counts_fit("the number of valid keys", self.lengths, self.key.shape[1])
+        if self.prefix_lengths is not None and self.prefix_lengths.device.type == "cpu":
+            counts_fit("the prefix", self.prefix_lengths, None)
 
     @property
     def groups(self) -> int:

@@ -67,7 +67,7 @@ def _bind(call: Call) -> Bound:
                 rows, length, words.shape[0], positions.shape[0] if positions is not None else 0,
                 types.shape[0] if types is not None else 0, offset, padding, epsilon,
                 width, columns, each, "shared" if shared else source, _STEP, overlap,
-                num_warps=max(warps_for(columns * each), 4), launch_pdl=overlap,
+                num_warps=warps_for(columns * each), launch_pdl=overlap,
             )  # fmt: skip
         lengths = None
         if counts:

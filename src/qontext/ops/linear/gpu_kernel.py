@@ -98,7 +98,7 @@ def linear_tile(
 def linear_persistent(
     x_tiles, weight_tiles, bias, residual, y, rows, programs,
     N: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    GROUP: tl.constexpr, KIND: tl.constexpr, SUBTILES: tl.constexpr, SPECIALISED: tl.constexpr, OVERLAP: tl.constexpr,
+    GROUP: tl.constexpr, KIND: tl.constexpr, SUBTILES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Each program computes every `programs`-th tile of y; operands come through tensor-map copies.
 
@@ -112,10 +112,7 @@ def linear_persistent(
     if OVERLAP:
         gdc_wait()
         gdc_launch_dependents()
-    for tile in tl.range(
-        tl.program_id(0), tiles_of_rows * tiles_of_columns, programs,
-        flatten=not SPECIALISED, warp_specialize=SPECIALISED,
-    ):  # fmt: skip
+    for tile in tl.range(tl.program_id(0), tiles_of_rows * tiles_of_columns, programs, flatten=True):
         first_of_group = tile // per_group * GROUP
         in_group = min(tiles_of_rows - first_of_group, GROUP)
         first_row = (first_of_group + tile % per_group % in_group) * ROWS

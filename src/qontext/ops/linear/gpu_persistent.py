@@ -25,8 +25,7 @@ _INTERPRETED_PROGRAMS = 3
 class Shape:
     """Rows and columns of a tile of y, depth of a step along K, warps, stages, and programs a multiprocessor holds.
 
-    subtiles:     1, or 2 to finish the result in halves, which takes fewer registers
-    specialised:  loads and products by warps of their own
+    subtiles: 1, or 2 to finish the result in halves, which takes fewer registers
     """
 
     rows: int
@@ -36,7 +35,6 @@ class Shape:
     stages: int
     residents: int = 1
     subtiles: int = 1
-    specialised: bool = False
 
     @property
     def name(self) -> str:
@@ -44,9 +42,9 @@ class Shape:
 
 
 SHAPES = (
-    Shape(128, 256, 64, 8, 3),
-    Shape(128, 128, 64, 4, 3, residents=2),
+    Shape(128, 256, 64, 8, 4, subtiles=2),
     Shape(256, 128, 64, 8, 3),
+    Shape(128, 128, 64, 8, 4),
 )
 
 
@@ -63,6 +61,8 @@ def supports(shape: Shape, call: Call) -> str | None:
     capability = compute_capability(call)
     if capability < 90:
         return f"the device has compute capability {capability / 10}, tensor-map copies need 9.0"
+    if call.attributes["activation"] == "none" and call.inputs[3] is None:
+        return "there is neither an activation nor a residual, so it could spare 0 passes over the result"
     rows, _, _ = sizes(call)
     if rows is not None and 0 < rows < _LEAST_ROWS:
         return f"x has {rows} rows, this kernel is meant for at least {_LEAST_ROWS}"
@@ -98,7 +98,7 @@ def bind(shape: Shape, call: Call) -> Bound:
         linear_persistent[(programs,)](
             _described(x.view(rows, k), shape.rows, shape.depth), _described(weight, shape.columns, shape.depth),
             bias, residual, y, rows, programs,
-            n, k, shape.rows, shape.columns, shape.depth, _GROUP, kind, shape.subtiles, shape.specialised, overlap,
+            n, k, shape.rows, shape.columns, shape.depth, _GROUP, kind, shape.subtiles, overlap,
             num_warps=shape.warps, num_stages=shape.stages, launch_pdl=overlap,
         )  # fmt: skip
         return y

@@ -18,7 +18,7 @@ from ..native_kernel import even_or_none
 from .gpu_vendor import one_float_dtype
 
 _HALVES = ("float16", "bfloat16")
-_MOST_ROWS = 1024
+_MOST_ROWS = 768
 _LINE = 64  # halves in a line of the cache
 
 
@@ -46,12 +46,11 @@ class Tile:
 
 
 TILES = (
-    Tile(32, 32, 128, 1, 4, 4, most_rows=384),
-    Tile(64, 32, 128, 1, 4, 4, most_rows=512),
-    Tile(64, 64, 64, 1, 4, 4),
-    Tile(128, 64, 64, 1, 4, 4),
-    Tile(64, 32, 128, 4, 4, 4, most_rows=256, least_depth=1024),
-    Tile(64, 64, 64, 4, 4, 4, most_rows=512, least_depth=1024),
+    Tile(64, 64, 64, 1, 4, 5),
+    Tile(64, 32, 64, 1, 4, 5, most_rows=256),
+    Tile(64, 64, 128, 1, 4, 3, most_rows=512),
+    Tile(64, 64, 64, 4, 4, 5, most_rows=512, least_depth=1024),
+    Tile(64, 32, 64, 2, 4, 5, most_rows=512, least_depth=1024),
 )
 
 
