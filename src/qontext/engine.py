@@ -235,17 +235,26 @@ def build(
     return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
 
 
-def load(path: str | os.PathLike[str], *, plugins: Sequence[Op] = ()) -> Engine:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    plugins: Sequence[Op] = (),
+    device: str | None = None,
+    log: Callable[[str], None] = lambda text: None,
+) -> Engine:
     """Loads a `.qx` file after checking every byte of it.
 
     Args:
         path: the file.
         plugins: the operators that the engine was built with, same names and versions.
+        device: another one than the engine was built for: the program is the same on all, its kernels are chosen anew.
+        log: called with a line when kernels have to be chosen and timed anew because the machine is another.
     Raises:
         EngineFileError: truncated, damaged, foreign or newer files, a machine without the needed instruction set.
         PluginError: a missing plugin, or one of another version.
+        DeviceError: the engine's GPU is missing, too old, or driven by software that does not fit.
     """
-    compiled, facts = read_engine(path, plugins)
+    compiled, facts = read_engine(path, plugins, device, log)
     return Engine(compiled, facts.name, facts.task, facts.config, facts.tokenizer, facts.inputs)
 
 

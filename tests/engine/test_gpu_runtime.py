@@ -197,3 +197,20 @@ def test_the_least_recently_used_graph_gives_way(engine):
         engine.run({"input_ids": torch.ones(3, length, dtype=torch.long)})
     held = [row["sizes"] for row in executor.graphs.rows()]
     assert held == [str(Bucket(32, 4, 64)), str(Bucket(128, 4, 64))]
+
+
+def test_a_file_of_a_gpu_engine_says_what_is_missing_and_loads_on_the_host(engine, reference, tmp_path, monkeypatch):
+    from qontext.builder import engine_file
+
+    monkeypatch.setattr(engine_file, "device_of", lambda kind: gpu_fake.FAKE)
+    path = tmp_path / "model.qx"
+    engine.save(path)
+    monkeypatch.undo()
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match=r"model.qx was built on a fake: .*load\('model.qx', device='cpu'\)"):
+            qx.load(path)
+    lines = []
+    loaded = qx.load(path, device="cpu", log=lines.append)
+    assert len(lines) == 1 and lines[0].startswith("built on a fake, loaded on ") and "timed anew" in lines[0]
+    assert lines[0] in loaded.compiled.log
+    same(loaded.run(batch()), reference.run(batch()))

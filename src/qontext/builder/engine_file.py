@@ -9,14 +9,14 @@ tuning.json    kernel timings by machine       report.json  ledger, packing, bui
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 import torch
 
-from ..errors import EngineFileError, PluginError, all_problems
+from ..errors import DeviceError, EngineFileError, PluginError, all_problems
 from ..graph.ledger import Fusion, Ledger, Refusal, Source
 from ..graph.model import InputRule
 from ..graph.tensors import constant_of, to_onnx
@@ -26,9 +26,8 @@ from ..ops.device import device_of
 from ..ops.operators import operators
 from ..packing.remove_padding import Packed, PackingReport
 from ..version import __version__
-from .compile import Compiled, Settings, inferred, known_nodes, updates_of
+from .compile import Compiled, Log, Settings, check_settings, known_nodes, planned, updates_of
 from .container import Container, write_container
-from .plan import plan_program
 from .tune import Tuner
 
 FORMAT = 1
@@ -87,10 +86,18 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
     write_container(path, texts, tensors)
 
 
-def read_engine(path: str | os.PathLike[str], plugins: Sequence[Op] = ()) -> tuple[Compiled, Facts]:
+def read_engine(
+    path: str | os.PathLike[str],
+    plugins: Sequence[Op] = (),
+    device: str | None = None,
+    log: Log = lambda text: None,
+) -> tuple[Compiled, Facts]:
     """Reads a `.qx` file and plans its programs for this machine (timings made elsewhere are made anew).
 
+    Args:
+        device: another one than the engine was built for; its programs are the same on all.
     Raises:
+        DeviceError: the GPU it was built for, or that was asked for, is missing or unfit.
         EngineFileError: a damaged, foreign or newer file, or a machine without the needed instruction set.
         PluginError: plugins that are missing or of another version, all in one message.
     """
@@ -101,13 +108,25 @@ def read_engine(path: str | os.PathLike[str], plugins: Sequence[Op] = ()) -> tup
     _check_plugins(manifest, plugins)
     raw = _section(box, "facts.json")
     settings = Settings(**raw["settings"])
+    if device is not None:
+        settings = replace(settings, device=device)
+    try:
+        check_settings(settings)
+    except DeviceError as error:
+        advice = "" if device else f"; or load it for the processor: load({box.path.name!r}, device='cpu')"
+        raise DeviceError(f"{box.path.name} was built on {manifest['built_on']}: {error.message}{advice}") from error
     report = _section(box, "report.json")
+    here = device_of(settings.device).name
+    moved = []
+    if here != manifest["built_on"]:
+        moved.append(f"built on {manifest['built_on']}, loaded on {here}: kernels are chosen and timed anew")
+        log(moved[0])
     tuner = Tuner(_section(box, "tuning.json"), repeats=7 if settings.tune else 0)
     programs = {}
     for name in manifest["programs"]:
         graph = _graph(box.texts[f"programs/{name}.onnx"], box.tensors)
         verify(graph, known_nodes(ops), updates_of(ops), after="loading")
-        programs[name] = plan_program(name, graph, inferred(graph, ops), device_of(settings.device), tuner)
+        programs[name] = planned(name, graph, ops, settings.device, tuner, log)
     compiled = Compiled(
         settings,
         programs,
@@ -116,7 +135,7 @@ def read_engine(path: str | os.PathLike[str], plugins: Sequence[Op] = ()) -> tup
         None,
         tuner,
         tuple(plugins),
-        report["log"],
+        report["log"] + moved,
     )
     tokenizer = box.texts.get("tokenizer.json")
     facts = Facts(

@@ -5,6 +5,7 @@ the machine, the versions, the threads and the call, so that equal layers are ti
 work at the next build. Timings of a GPU are kept on disk as well (`tuning_cache.py`).
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -145,14 +146,15 @@ class Tuner:
             kernel, job = item
             inputs = samples[id(job)]
             if inputs is not None:
-                with current(job[1].device), torch.no_grad():
-                    try:
-                        bound(kernel, job[1], inputs, job[3])()
-                    except Exception:  # told when it is timed
-                        return
+                with torch.no_grad(), contextlib.suppress(Exception):  # told when it is timed
+                    bound(kernel, job[1], inputs, job[3])()
 
-        with ThreadPoolExecutor(min(_COMPILERS, os.cpu_count() or 1)) as pool:
-            list(pool.map(compile_one, wanted.values()))
+        if wanted:
+            place = next(iter(wanted.values()))[1][1].device.torch
+            workers = min(_COMPILERS, os.cpu_count() or 1)
+            # A new thread has no current GPU until it is told one.
+            with ThreadPoolExecutor(workers, initializer=torch.cuda.set_device, initargs=(place,)) as pool:
+                list(pool.map(compile_one, wanted.values()))
         return len(wanted)
 
     def save(self) -> None:
