@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qontext import native
-from qontext.errors import InputError, ShapeError
+from qontext.errors import DTypeError, InputError, ShapeError
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.int64], ids=str)
@@ -59,3 +59,25 @@ def test_bad_index_touches_nothing(library: None) -> None:
         native.scatter_rows(x[:2], torch.tensor([-1, 1]), out=x)
     with pytest.raises(ShapeError, match="out"):
         native.gather_rows(x, torch.tensor([0, 1, 2]), out=out)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.int64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (1, 1), (4, 9), (17, 130)], ids=str)
+def test_pack_index(library: None, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    torch.manual_seed(sum(shape))
+    keep = torch.rand(shape) < 0.6
+    mask = torch.where(keep, torch.randint(1, 9, shape), 0).to(dtype)
+    index, boundaries, longest = native.pack_index(mask)
+    assert torch.equal(index, keep.flatten().nonzero().flatten())
+    assert boundaries.tolist() == [0, *keep.sum(1).cumsum(0).tolist()]
+    assert longest == max(keep.sum(1).tolist(), default=0)
+
+
+def test_pack_index_takes_minus_zero_for_zero_and_nan_for_a_token(library: None) -> None:
+    index, boundaries, longest = native.pack_index(torch.tensor([[-0.0, float("nan"), -1.0]]))
+    assert (index.tolist(), boundaries.tolist(), longest) == ([1, 2], [0, 2], 2)
+
+
+def test_pack_index_refuses_other_masks(library: None) -> None:
+    with pytest.raises(DTypeError, match=r"mask is torch\.float64"):
+        native.pack_index(torch.ones(2, 2, dtype=torch.float64))

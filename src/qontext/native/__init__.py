@@ -9,7 +9,7 @@ from qontext.native.elementwise import bias_act
 from qontext.native.library import ISAS, Status, available, isa, set_isa, status
 from qontext.native.norm import embed_layer_norm, skip_layer_norm
 from qontext.native.process import page_faults, steady_allocator
-from qontext.native.rows import gather_rows, scatter_rows
+from qontext.native.rows import gather_rows, pack_index, scatter_rows
 
 __all__ = [
     "ISAS",
@@ -21,6 +21,7 @@ __all__ = [
     "embed_layer_norm",
     "gather_rows",
     "isa",
+    "pack_index",
     "page_faults",
     "scatter_rows",
     "set_isa",

@@ -69,6 +69,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "qx_layer_norm": (ctypes.c_char_p, _INT),
     "qx_embed_layer_norm": (ctypes.c_char_p, _INT),
     "qx_bias_act": (ctypes.c_char_p, _INT),
+    "qx_pack_index": (ctypes.c_char_p,),
     "qx_linear_bytes": (ctypes.c_char_p,),
     "qx_linear_pack": (ctypes.c_char_p, _INT),
     "qx_linear": (ctypes.c_char_p, _INT),

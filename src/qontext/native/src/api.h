@@ -60,6 +60,15 @@ struct QxRows {
     int64_t index_bytes;
 };
 
+// mask [rows, length]; index has room for rows * length + 1 places, boundaries for rows + 1.
+enum QxMaskKind : int64_t { QX_MASK_BOOL = 0, QX_MASK_I32 = 1, QX_MASK_I64 = 2, QX_MASK_F32 = 3 };
+struct QxPackIndex {
+    const void* mask;
+    int64_t* index;
+    int32_t* boundaries;
+    int64_t rows, length, kind;
+};
+
 // x [rows, k], bias [n], residual and out [rows, n] of one dtype; `weight` is what qx_linear_pack made for this isa and dtype.
 // For packing, `weight` is [n, k] as it comes and `out` takes qx_linear_bytes bytes, which lie at a multiple of 64.
 struct QxLinear {
@@ -107,4 +116,5 @@ QX_EXPORT int64_t qx_scatter_rows(const QxRows* args, int64_t threads);  // the 
 QX_EXPORT int64_t qx_linear_bytes(const QxLinear* args);  // of packed weights; 0 where the isa has no product of the dtype
 QX_EXPORT int64_t qx_linear_pack(const QxLinear* args, int64_t threads);
 QX_EXPORT int64_t qx_linear(const QxLinear* args, int64_t threads);
+QX_EXPORT int64_t qx_pack_index(const QxPackIndex* args);  // the longest row
 QX_EXPORT int64_t qx_attention(const QxAttention* args, int64_t threads);

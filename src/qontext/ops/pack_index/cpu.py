@@ -5,7 +5,17 @@ from typing import Any
 
 import torch
 
+from ... import native
 from ..call import Bound, Call, Kernel
+from ..native_kernel import even, native_is_here
+
+
+def _native_bind(call: Call) -> Bound:
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        index, cu_seqlens, longest = native.pack_index(even(inputs[0]))
+        return index, cu_seqlens, torch.tensor(longest, dtype=torch.int32)
+
+    return run
 
 
 def _bind(call: Call) -> Bound:
@@ -20,4 +30,7 @@ def _bind(call: Call) -> Bound:
     return run
 
 
-KERNELS = (Kernel("torch.pack_index", "cpu", lambda call: None, _bind),)
+KERNELS = (
+    Kernel("native.pack_index", "cpu", lambda call: native_is_here(), _native_bind),
+    Kernel("torch.pack_index", "cpu", lambda call: None, _bind),
+)
