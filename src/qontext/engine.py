@@ -125,10 +125,10 @@ class Engine:
 
     @property
     def graphs(self) -> dict[str, Any]:
-        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when there can be none."""
+        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when a GPU engine has none."""
         executor = self._executors["encode"]
         if not isinstance(executor, GpuExecutor):
-            return {"reason": f"the engine runs on {self.device}", "steps": 0, "captured": []}
+            return {"reason": "", "steps": 0, "captured": []}
         held = 0 if executor.graphs.reason else executor.parts.core
         return {"reason": executor.graphs.reason, "steps": held, "captured": executor.graphs.rows()}
 
