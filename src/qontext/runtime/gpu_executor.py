@@ -38,6 +38,7 @@ class GpuExecutor(Executor):
         self._host_head = [_Ready(step, program, _CPU) for step in self.parts.host]
         self.graphs = Graphs(capture or CudaCapture())
         self.graphs.reason = "graphs were switched off" if not graphs else self._hindrance()
+        self.last: Captured | None = None  # the graph of the last run
         self._seen: set[Exact] = set()
         self._stream: Any = None
         self._finished = torch.cuda.Event() if self._place.type == "cuda" else None
@@ -77,6 +78,7 @@ class GpuExecutor(Executor):
 
     def release(self) -> None:
         """Frees graphs and arenas; the next run makes them anew."""
+        self.last = None
         self.graphs.clear()
         self._arenas.clear()
         self._generation += 1
@@ -106,6 +108,7 @@ class GpuExecutor(Executor):
         check()
         key = None if observe is not None else self._key(table, sizes)
         captured = None if key is None else self.graphs.get(key) or self._capture(key, table, sizes)
+        self.last = captured
         fixed: set[int] = set()
         if captured is None:
             self._bring((*parts.core_inputs, *parts.tail_inputs), table)
