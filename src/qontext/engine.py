@@ -104,7 +104,7 @@ class Engine:
         if any(t.numel() == 0 for t in prepared.tensors.values()):
             outputs = self._nothing(prepared.tensors)
         else:
-            outputs = self._executors["encode"].run(prepared.tensors, observe, prepared.check)
+            outputs = self._executors["encode"].run(prepared.tensors, observe, prepared.check, prepared.ones)
         first = next((x for x in inputs.values() if isinstance(x, torch.Tensor)), None)
         if output_device is None and first is None:
             return {name: _numpy(tensor) for name, tensor in at(outputs, torch.device("cpu")).items()}
