@@ -46,13 +46,17 @@ Tensors = list[torch.Tensor | None]
 
 @dataclass(frozen=True)
 class Problem:
-    """One call of an operator: `make` gives fresh inputs, `torch` the same in plain torch, or None."""
+    """One call of an operator: `make` gives fresh inputs, `plain` computes the same in torch, where given.
+
+    moved: bytes that come from memory and go there, where the operator's own count has what the cache holds in it
+    """
 
     op: str
     shape: str
     attributes: dict[str, object]
     make: Callable[[], Tensors]
-    torch: Callable[..., torch.Tensor] | None = None
+    plain: Callable[..., torch.Tensor] | None = None
+    moved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ def linear(t: int, n: int, k: int, activation: str, size: str) -> Problem:
         y = F.linear(x, w, b)
         return F.gelu(y) if activation == "gelu_erf" else y
 
-    weight = lambda: (torch.randn(n, k, device="cuda") * k**-0.5).to(DTYPE.torch)  # noqa: E731
+    def weight() -> torch.Tensor:
+        return (torch.randn(n, k, device="cuda") * k**-0.5).to(DTYPE.torch)
+
     shape = f"{size} {t}x{k} -> {n}{'' if activation == 'none' else ' ' + activation}"
     none: Tensors = [None] * 4
     return Problem(
@@ -84,62 +90,54 @@ def linear(t: int, n: int, k: int, activation: str, size: str) -> Problem:
     )
 
 
-def problems() -> Iterator[Problem]:
-    for size in arguments.sizes:
-        e, f, heads = WIDTHS[size]
-        scale, shift, x_bias, words = normal(e, mean=1.0), normal(e), normal(e), normal(30522, e)
-        places, kinds, f_bias = normal(512, e), normal(2, e), normal(f)
-        for t in arguments.tokens:
-            sequences = t // LENGTH
+def problems(size: str, t: int) -> list[Problem]:
+    """The calls of one size of BERT at `t` tokens; half of a padded batch is padding."""
+    e, f, heads = WIDTHS[size]
+    scale, shift, x_bias, words = normal(e, mean=1.0), normal(e), normal(e), normal(30522, e)
+    places, kinds, f_bias = normal(512, e), normal(2, e), normal(f)
+    starts = torch.arange(t // LENGTH + 1, device="cuda", dtype=torch.int32) * LENGTH
+    kept = torch.arange(2 * t, device="cuda").view(-1, 2)[:, 0].contiguous()
+    padded = torch.ones(2, t, device="cuda", dtype=torch.int64)
+    shape, by_head = f"{size} {t}x{e}", {"layout": "T (N D)", "num_heads": heads}
 
-            def whole(limit: int, t: int = t) -> torch.Tensor:
-                return torch.randint(0, limit, (t,), device="cuda")
+    def whole(limit: int) -> torch.Tensor:
+        return torch.randint(0, limit, (t,), device="cuda")
 
-            yield Problem(
-                "SkipLayerNorm", f"{size} {t}x{e}", {},
-                lambda t=t, e=e: [normal(t, e), normal(t, e), scale, shift, x_bias],
-                lambda x, s, w, b, xb, e=e: F.layer_norm(x + s + xb, (e,), w, b, 1e-12),
-            )  # fmt: skip
-            yield Problem(
-                "LayerNorm", f"{size} {t}x{e}", {}, lambda t=t, e=e: [normal(t, e), scale, shift],
-                lambda x, w, b, e=e: F.layer_norm(x, (e,), w, b),
-            )  # fmt: skip
-            yield Problem(
-                "RMSNorm", f"{size} {t}x{e}", {}, lambda t=t, e=e: [normal(t, e), scale],
-                lambda x, w, e=e: F.rms_norm(x, (e,), w, 1e-6),
-            )  # fmt: skip
-            yield Problem(
-                "EmbedLayerNorm", f"{size} {t}x{e}", {},
-                lambda whole=whole: [whole(30522), words, whole(512), places, whole(2), kinds, scale, shift, None],
-            )  # fmt: skip
-            yield Problem(
-                "Gelu", f"{size} {t}x{f}", {}, lambda t=t, f=f: [normal(t, f), f_bias], lambda x, b: F.gelu(x + b)
-            )
-            yield Problem(
-                "RotaryEmbedding", f"{size} {t}x{e}", {"layout": "T (N D)", "num_heads": heads},
-                lambda t=t, e=e, whole=whole: [normal(t, e), normal(512, 32), normal(512, 32), whole(512)],
-            )  # fmt: skip
-            yield Problem(
-                "FirstTokens", f"{size} {t}x{e}", {},
-                lambda t=t, e=e, s=sequences: [normal(t, e), torch.arange(s + 1, device="cuda", dtype=torch.int32) * LENGTH],
-            )  # fmt: skip
-            # Half of a padded batch is padding.
-            kept = torch.arange(2 * t, device="cuda").view(-1, 2)[:, 0].contiguous()
-            padded = torch.ones(2, t, device="cuda", dtype=torch.int64)
-            yield Problem(
-                "PackTokens", f"{size} {t}x{e}", {}, lambda t=t, e=e, i=kept: [normal(2, t, e), i],
-                lambda x, i: x.flatten(0, 1).index_select(0, i),
-            )  # fmt: skip
-            yield Problem(
-                "UnpackTokens", f"{size} {t}x{e}", {}, lambda t=t, e=e, i=kept, m=padded: [normal(t, e), i, m]
-            )
-            if size == arguments.sizes[0]:
-                yield Problem(
-                    "PackIndex", f"{2 * t // LENGTH}x{LENGTH}", {},
-                    lambda s=2 * t // LENGTH: [torch.rand(s, LENGTH, device="cuda") < 0.5],
-                )  # fmt: skip
-            for n, k, activation in ((3 * e, e, "none"), (e, e, "none"), (f, e, "gelu_erf"), (e, f, "none")):
-                yield linear(t, n, k, activation, size)
+    def skip_norm(
+        x: torch.Tensor, skip: torch.Tensor, w: torch.Tensor, b: torch.Tensor, xb: torch.Tensor
+    ) -> torch.Tensor:
+        return F.layer_norm(x + skip + xb, (e,), w, b, 1e-12)
+
+    return [
+        Problem("SkipLayerNorm", shape, {}, lambda: [normal(t, e), normal(t, e), scale, shift, x_bias], skip_norm),
+        Problem(
+            "LayerNorm", shape, {}, lambda: [normal(t, e), scale, shift], lambda x, w, b: F.layer_norm(x, (e,), w, b)
+        ),
+        Problem("RMSNorm", shape, {}, lambda: [normal(t, e), scale], lambda x, w: F.rms_norm(x, (e,), w, 1e-6)),
+        Problem(
+            "EmbedLayerNorm", shape, {},
+            lambda: [whole(30522), words, whole(512), places, whole(2), kinds, scale, shift, None],
+            # The tables of positions and types stay in the cache.
+            moved=t * (2 * e * DTYPE.bits / 8 + 24),
+        ),
+        Problem("Gelu", f"{size} {t}x{f}", {}, lambda: [normal(t, f), f_bias], lambda x, b: F.gelu(x + b)),
+        Problem(
+            "RotaryEmbedding", shape, by_head, lambda: [normal(t, e), normal(512, 32), normal(512, 32), whole(512)]
+        ),
+        Problem("FirstTokens", shape, {}, lambda: [normal(t, e), starts]),
+        Problem(
+            "PackTokens", shape, {}, lambda: [normal(2, t, e), kept], lambda x, i: x.flatten(0, 1).index_select(0, i)
+        ),
+        Problem("UnpackTokens", shape, {}, lambda: [normal(t, e), kept, padded]),
+        Problem(
+            "PackIndex", f"{2 * t // LENGTH}x{LENGTH}", {},
+            lambda: [torch.rand(2 * t // LENGTH, LENGTH, device="cuda") < 0.5],
+        ),
+        linear(t, 3 * e, e, "none", size),
+        linear(t, e, e, "none", size),
+        linear(t, f, e, "gelu_erf", size),
+        linear(t, e, f, "none", size),
+    ]  # fmt: skip
 
 
 def sets_of(problem: Problem) -> list[Tensors]:
@@ -151,10 +149,14 @@ def sets_of(problem: Problem) -> list[Tensors]:
 
 def fresh(call: Call, want: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
     """Outputs filled with NaN."""
-    return [
-        None if o is None or w is None else torch.full_like(w, float("nan") if w.is_floating_point() else -77, dtype=o.type.torch)
-        for o, w in zip(call.outputs, want, strict=True)
-    ]  # fmt: skip
+    made: list[torch.Tensor | None] = []
+    for operand, w in zip(call.outputs, want, strict=True):
+        if operand is None or w is None:
+            made.append(None)
+        else:
+            fill = float("nan") if operand.type.is_float else -77
+            made.append(torch.full_like(w, fill, dtype=operand.type.torch))
+    return made
 
 
 def reference(op: Op, call: Call, inputs: Tensors) -> list[torch.Tensor | None]:
@@ -180,10 +182,9 @@ def measure(problem: Problem, copy: float, gemm: float) -> Iterator[Row]:
     call = call_of(op, sets[0], problem.attributes, op.wanted(()), device)
     want = reference(op, call, sets[0])
     call = with_constants(call, sets[0]) if problem.op == "Linear" else call
-    numbers = call if problem.op != "PackIndex" else None
-    cost = op.cost(numbers) if numbers is not None and op.cost is not None else None
-    moved = cost.bytes if cost else sum(t.numel() * t.element_size() for t in (*sets[0], *want) if t is not None)
-    flops = cost.flops if cost and problem.op == "Linear" else 0.0
+    assert op.cost is not None
+    cost = op.cost(call)
+    moved, flops = problem.moved or cost.bytes, cost.flops if problem.op == "Linear" else 0.0
     floor = max(moved / copy, flops / gemm)
 
     def row(kernel: str, us: float, error: float) -> Row:
@@ -192,8 +193,8 @@ def measure(problem: Problem, copy: float, gemm: float) -> Iterator[Row]:
     for kernel in op.kernels:
         if kernel.device == "cuda" and kernel.writes_out and kernel.supports(call) is None:
             yield row(kernel.name, *timed(op, kernel, call, sets, want))
-    if problem.torch is not None:
-        plain = problem.torch
+    if problem.plain is not None:
+        plain = problem.plain
         given = [[t for t in s if t is not None] for s in sets]
         error = worst(call, [plain(*given[0]), *[None] * (len(call.outputs) - 1)], want)
         yield row("torch", replayed([lambda g=g: plain(*g) for g in given]), error)
@@ -225,7 +226,7 @@ def main() -> None:
     print(f"{device}, torch {torch.__version__}, Triton {triton.__version__}, {DTYPE.name}")
     print(f"copy {copy / 1e6:.2f} TB/s, product {gemm / 1e6:.0f} TFLOP/s\n", flush=True)
     rows: list[Row] = []
-    for problem in problems():
+    for problem in (p for size in arguments.sizes for t in arguments.tokens for p in problems(size, t)):
         if arguments.only and not any(word.lower() in problem.op.lower() for word in arguments.only):
             continue
         found = sorted(measure(problem, copy, gemm), key=lambda r: r.us)

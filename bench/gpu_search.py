@@ -1,6 +1,7 @@
 """Searches tile shapes of the Triton kernels: what the tables in `ops/*/gpu*.py` were chosen by.
 
-Usage: python bench/gpu_search.py [--only norm finish tile persistent] [--seconds 80] [--workers 14] [--output FILE]
+Usage: python bench/gpu_search.py [--only norm finish tile persistent alternating] [--seconds 80]
+                                  [--workers 14] [--output FILE]
 
 The variants are compiled by worker processes beforehand (into Triton's own cache). Every variant is compared with the
 product or norm in float32 before it is timed; one that is wrong or cannot be launched is counted, not timed.
@@ -28,10 +29,12 @@ from qontext.dtypes import by_name, relative_rms
 from qontext.ops.gpu_activation_kernel import finish
 from qontext.ops.gpu_launch import blocks, power_of_2
 from qontext.ops.gpu_norm_kernel import norm_rows
+from qontext.ops.linear.gpu_alternating import maps_of
+from qontext.ops.linear.gpu_hopper_kernel import linear_alternating
 from qontext.ops.linear.gpu_kernel import linear_persistent, linear_tile
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--only", nargs="+", default=["norm", "finish", "tile", "persistent"])
+parser.add_argument("--only", nargs="+", default=["norm", "finish", "tile", "persistent", "alternating"])
 parser.add_argument("--seconds", type=float, default=80.0, help="stop starting new variants after this long")
 parser.add_argument("--workers", type=int, default=14)
 parser.add_argument("--output", default="")
@@ -143,6 +146,20 @@ def persistent_variants() -> Iterator[Variant]:
             )  # fmt: skip
 
 
+def alternating_variants() -> Iterator[Variant]:
+    for (n, k), rows in itertools.product(WEIGHTS, (384, 1024, 16384)):
+        p = Product(rows, n, k)
+        for stages, programs in itertools.product((4, 5), (132, 66)):
+            if blocks(rows, 128) * blocks(n, 128) < programs or (programs == 66 and rows > 1024):
+                continue
+            yield Variant(
+                p.case, f"alternating s{stages} p{programs}", linear_alternating, (programs,),
+                lambda i, p=p, g=programs, s=stages: (
+                    *maps_of(p.x, p.weights[i], p.y), p.bias, None, p.rows, g, p.n, p.k, s, p.kind, True),
+                {"num_warps": 4, "launch_pdl": True}, p.wanted, lambda p=p: p.y, p.sets,
+            )  # fmt: skip
+
+
 def norm_variants() -> Iterator[Variant]:
     for rows, width in itertools.product((128, 384, 4096, 16384, 45000), (768, 1024)):
         sets = max(2, min(8, (256 << 20) // (rows * width * 6)))
@@ -181,6 +198,7 @@ def finish_variants() -> Iterator[Variant]:
 FAMILIES = {
     "tile": tile_variants,
     "persistent": persistent_variants,
+    "alternating": alternating_variants,
     "norm": norm_variants,
     "finish": finish_variants,
 }
@@ -260,7 +278,7 @@ def main() -> None:
                     show(case, found[case])
                 case, wanted = variant.case, variant.wanted()
                 times = found.setdefault(case, {})
-                if family in ("tile", "persistent"):
+                if family in ("tile", "persistent", "alternating"):
                     times |= vendor(Product(*map(int, case.split()[0].split("x"))))
             try:
                 times[variant.name] = measure(variant, wanted)

@@ -1,7 +1,7 @@
 """A LayerNorm of the user's: an operator in a file of its own, outside the qontext package.
 
 It is the plugin of the homework "BERT Inference Using TensorRT": x `[B, S, E]` (there `[-1, -1, 768]`), gamma and
-beta `[1, 1, E]`, in one kernel.
+beta `[1, 1, E]`, in one kernel for the CPU and one for the GPU.
 
     from layer_norm_plugin import LAYER_NORM
     net = qontext.Network("one_norm", plugins=[LAYER_NORM])
@@ -11,6 +11,7 @@ beta `[1, 1, E]`, in one kernel.
     y = LAYER_NORM(tensor, gamma, beta)               # on torch tensors: computes at once
 """
 
+import importlib.util
 from collections.abc import Iterable
 
 import torch
@@ -55,6 +56,49 @@ def _bind(call: Call) -> Bound:
         return y
 
     return run
+
+
+WIDEST = 16384  # numbers of a row that a program of the GPU kernel keeps in registers
+
+
+def _gpu_supports(call: Call) -> str | None:
+    refused = _supports(call)
+    if refused is not None:
+        return refused
+    width = _width(call)
+    if not 0 < width <= WIDEST:
+        return f"rows have {width} numbers, the kernel takes 1 to {WIDEST}"
+    return None if importlib.util.find_spec("triton") else "the package 'triton' is not installed"
+
+
+def _gpu_bind(call: Call) -> Bound:
+    """One Triton kernel, compiled when it first runs for a type and a width."""
+    from layer_norm_kernel import layer_norm
+
+    epsilon, width = call.attributes["epsilon"], _width(call)
+    columns = 1 << (width - 1).bit_length()
+    warps = min(max(columns // 256, 1), 16)
+
+    def run(inputs: Tensors, out: Tensors | None = None) -> torch.Tensor:
+        x, gamma, beta = (tensor.contiguous() for tensor in inputs if tensor is not None)
+        assert out is not None
+        y = out[0]
+        assert y is not None
+        rows = x.numel() // width
+        if rows:
+            layer_norm[(rows,)](x, gamma, beta, y, epsilon, width, columns, num_warps=warps)
+        return y
+
+    return run
+
+
+def _width(call: Call) -> int:
+    """Numbers in a row, of which `_supports` has said that it is known."""
+    x = call.inputs[0]
+    assert x is not None and x.shape
+    width = x.shape[-1]
+    assert isinstance(width, int)
+    return width
 
 
 def _cost(call: Call) -> Cost:
@@ -104,7 +148,10 @@ LAYER_NORM = Op(
     outputs=(Param("y", "B S E"),),
     attributes=(Attribute("epsilon", float, 1e-12),),
     reference=reference,
-    kernels=(Kernel("homework.layer_norm", "cpu", _supports, _bind, writes_out=True),),
+    kernels=(
+        Kernel("homework.layer_norm", "cpu", _supports, _bind, writes_out=True),
+        Kernel("homework.layer_norm_gpu", "cuda", _gpu_supports, _gpu_bind, writes_out=True),
+    ),
     cases=cases,
     cost=_cost,
     body=_body,

@@ -104,7 +104,7 @@ class Engine:
         if any(t.numel() == 0 for t in prepared.tensors.values()):
             outputs = self._nothing(prepared.tensors)
         else:
-            outputs = self._executors["encode"].run(prepared.tensors, observe, prepared.check)
+            outputs = self._executors["encode"].run(prepared.tensors, observe, prepared.check, prepared.ones)
         first = next((x for x in inputs.values() if isinstance(x, torch.Tensor)), None)
         if output_device is None and first is None:
             return {name: _numpy(tensor) for name, tensor in at(outputs, torch.device("cpu")).items()}
@@ -125,10 +125,10 @@ class Engine:
 
     @property
     def graphs(self) -> dict[str, Any]:
-        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when there can be none."""
+        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when a GPU engine has none."""
         executor = self._executors["encode"]
         if not isinstance(executor, GpuExecutor):
-            return {"reason": f"the engine runs on {self.device}", "steps": 0, "captured": []}
+            return {"reason": "", "steps": 0, "captured": []}
         held = 0 if executor.graphs.reason else executor.parts.core
         return {"reason": executor.graphs.reason, "steps": held, "captured": executor.graphs.rows()}
 

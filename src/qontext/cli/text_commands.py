@@ -40,6 +40,9 @@ def embed(
     model: Model = DEMO,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="write a .npy array [n, E]")] = None,
     file: File = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="name of a prompt of the model; '' for none (default: the model's)")
+    ] = None,
     precision: Precision = "fp32",
     device: Device = "cpu",
     json: Json = False,
@@ -51,7 +54,7 @@ def embed(
     given = read_texts(texts, file)
     run = open_pipeline("embed", model, precision, device, verbose)
     with counting("embedding", len(given)) as advance:
-        vectors = run(given, progress=advance)
+        vectors = run(given, progress=advance, prompt=prompt)
     if output is not None:
         np.save(output, vectors)
         show({"output": output.name, "shape": list(vectors.shape)}, json, lambda: f"{output}: {list(vectors.shape)}")

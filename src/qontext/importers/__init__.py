@@ -52,6 +52,10 @@ def import_model(
         raise ArgumentError(
             f"import_model: cannot import a {type(source).__name__}; give a folder, hub id, .onnx file or module"
         )
+    if not str(source).strip():
+        raise ArgumentError(
+            "import_model: the source is empty; give a folder, hub id or .onnx file ('.' is this folder)"
+        )
     _refuse_other_files(Path(source))
     from .huggingface import import_folder
 

@@ -16,7 +16,8 @@ _LEAST_NORM = 1e-7
 def first_token(build: Builder, hidden: ir.Value, path: str) -> ir.Value:
     """[B, E]: the first token of each sequence."""
     with build.net.scope(path):
-        return build.net.op("Gather", hidden, torch.tensor(0), axis=1)
+        first: ir.Value = build.net.op("Gather", hidden, torch.tensor(0), axis=1)
+    return first
 
 
 def pooler(build: Builder, hidden: ir.Value, path: str) -> ir.Value:
@@ -36,7 +37,8 @@ def masked_language_model(
     x = layer_norm(build, x, names["norm"], config.epsilon)
     path = names["bias"].rpartition(".")[0]
     with build.net.scope(path):
-        return build.net.linear(x, build.weight(word), build.weight(names["bias"]))
+        logits: ir.Value = build.net.linear(x, build.weight(word), build.weight(names["bias"]))
+    return logits
 
 
 def classifier(build: Builder, x: ir.Value, names: Mapping[str, str], activation: str) -> ir.Value:
@@ -76,7 +78,7 @@ def sentence_embedding(
                 total = net.op("ReduceSum", net.op("Mul", hidden, real), torch.tensor([1]), keepdims=0)
                 count = net.op("Max", net.op("ReduceSum", real, torch.tensor([1]), keepdims=0), 1.0)
                 parts.append(net.op("Div", total, count))
-        pooled = parts[0] if len(parts) == 1 else net.op("Concat", *parts, axis=-1)
+        pooled: ir.Value = parts[0] if len(parts) == 1 else net.op("Concat", *parts, axis=-1)
         if normalize:
             squares = net.op("ReduceSum", net.op("Mul", pooled, pooled), torch.tensor([-1]), keepdims=1)
             pooled = net.op("Div", pooled, net.op("Max", net.op("Sqrt", squares), _LEAST_NORM))

@@ -10,7 +10,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -114,6 +114,11 @@ class Network:
         return value
 
     # -- nodes -------------------------------------------------------------------------------------------------
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The methods of the operators, which the end of this file adds."""
 
     def op(self, op_type: str, *inputs: Any, outputs: int = 1, name: str | None = None, **attributes: Any) -> Any:
         """Adds a standard ONNX operator. Numbers and tensors among the inputs become constants.

@@ -3,16 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
 from ..errors import PluginError, QontextError, all_problems
 from ..ops.call import Kernel
 from ..ops.declaration import declaration_problems
 from ..ops.declare import Case, Op
+from ..ops.device import device_of
 from ..ops.eager import reference_kernel
 from .conformance import (
     call_for,
     checked_cases,
     inputs_of,
     kernels_of,
+    placed,
     row_count,
     run_and_compare,
     token_wise_problems,
@@ -34,7 +38,9 @@ class Checked:
 
 
 def check_operator(op: Op) -> list[Checked]:
-    """Checks a declaration, then runs every CPU kernel, and the reference as a kernel, on every case and dtype.
+    """Checks a declaration, then runs every kernel, and the reference as a kernel, on every case and dtype.
+
+    Kernels for a GPU run where torch sees one.
 
     Outputs that kernels fill are NaN before; inputs come contiguous and with gaps in memory, as weights and as run-time
     values; results are compared with the reference in float64 within the tolerance of the dtype (`qontext.dtypes`).
@@ -52,7 +58,8 @@ def check_operator(op: Op) -> list[Checked]:
     cases = checked_cases(op)
     problems = list(_case_problems(op, cases))
     checked: list[Checked] = []
-    for kernel in [*kernels_of(op), reference_kernel(op)]:
+    on_gpu = kernels_of(op, "cuda") if torch.cuda.is_available() else []
+    for kernel in [*kernels_of(op), *on_gpu, reference_kernel(op)]:
         done = []
         for case in cases:
             for dtype in case.dtypes:
@@ -96,8 +103,9 @@ def _row_problems(op: Op, cases: list[Case]) -> Iterator[str]:
 
 def _run(op: Op, kernel: Kernel, case: Case, dtype: str) -> tuple[Checked, list[str]]:
     try:
-        inputs = inputs_of(op, case, dtype)
-        call = call_for(op, case, inputs)
+        device = device_of(kernel.device)
+        inputs = placed(op, inputs_of(op, case, dtype), device.torch)
+        call = call_for(op, case, inputs, device)
     except QontextError as error:
         return Checked(kernel.name, case.name, dtype), [error.message]
     able, reason = variants(kernel, call, inputs)

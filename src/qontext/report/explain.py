@@ -11,8 +11,8 @@ from typing import Any
 from ..engine import Engine
 from ..graph.ledger import Refusal
 from ..ops.operators import operators
-from ..runtime.ceilings import Ceilings, cpu_ceilings
-from ..runtime.executor import Executor
+from ..runtime.ceilings import Ceilings, ceilings_of
+from ..runtime.gpu_executor import executor_for
 from ..runtime.profile import Profile, profile, sample_run_inputs
 
 
@@ -58,6 +58,7 @@ def explain(engine: Engine, batch: int = 8, length: int = 128, measure: bool = T
                 {"node": n.node, "op": n.op, "reason": n.reason} for n in compiled.packing.nodes if n.reason
             ],
         },
+        "graphs": engine.graphs,
         "log": compiled.log,
         "build_seconds": compiled.seconds,
     }
@@ -65,10 +66,10 @@ def explain(engine: Engine, batch: int = 8, length: int = 128, measure: bool = T
     if measure:
         if engine.max_length:
             length = min(length, engine.max_length)
-        executor = Executor(program)
+        executor = executor_for(program, compiled.settings.graphs)
         inputs = sample_run_inputs(program, engine.input_rules, batch, length)
         profiled = profile(executor, operators(compiled.plugins), inputs)
-        ceilings = cpu_ceilings(_threads())
+        ceilings = ceilings_of(program.device)
         data["measured"] = {
             "sizes": profiled.sizes,
             "run_us": profiled.run_us,
@@ -80,12 +81,6 @@ def explain(engine: Engine, batch: int = 8, length: int = 128, measure: bool = T
     else:
         data["steps"] = [_step(s) for s in program.steps]
     return Explanation(data)
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _fusion(fusion: Any, sources: Mapping[int, Any]) -> dict[str, Any]:
@@ -125,11 +120,20 @@ def _step(step: Any) -> dict[str, Any]:
     return {
         "name": step.name,
         "op": step.op,
-        "kernel": step.kernel,
+        "kernel": step.kernels,
         "origin": step.origin,
         "sources": list(step.ids),
         "dtype": next((o.dtype for o in step.call.outputs if o is not None), ""),
         "timings_us": [list(t) for t in step.timings],
+        "ranges": [
+            {
+                "most_rows": r.most,
+                "kernel": r.kernel,
+                "timed_at": str(r.size),
+                "timings_us": [list(t) for t in r.timings],
+            }
+            for r in step.ranges
+        ],
         "refused": [list(r) for r in step.refused],
     }
 

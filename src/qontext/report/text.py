@@ -13,7 +13,14 @@ def render(data: Mapping[str, Any]) -> str:
 
 def _head(data: Mapping[str, Any]) -> str:
     built = f"built in {data['build_seconds']:.2f} s" if data["build_seconds"] else "loaded from a file"
-    return f"{data['engine']}: {data['precision']} on {data['device']}, {built}"
+    lines = [f"{data['engine']}: {data['precision']} on {data['device']}, {built}"]
+    graphs = data["graphs"]
+    if graphs["steps"]:
+        held = "; ".join(g["sizes"] for g in graphs["captured"]) or "captured when a batch needs them"
+        lines.append(f"CUDA graphs of {graphs['steps']} steps: {held}")
+    elif graphs["reason"]:
+        lines.append(f"No CUDA graphs: {graphs['reason']}")
+    return "\n".join(lines)
 
 
 def _operators(data: Mapping[str, Any]) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ..ops.call import Device
+from ..ops.device import current
+
 
 @dataclass(frozen=True)
 class Ceilings:
@@ -46,3 +49,38 @@ def cpu_ceilings(threads: int) -> Ceilings:
         a, b = torch.randn(1024, 1024).to(dtype), torch.randn(4096, 1024).to(dtype)
         rates[name] = _rate(lambda a=a, b=b: torch.nn.functional.linear(a, b), 2 * 1024 * 1024 * 4096)  # type: ignore[misc]
     return Ceilings(copy, rates)
+
+
+def _device_rate(call: Callable[[], object], work: float, runs: int = 5) -> float:
+    """Work a second from events of the GPU."""
+    call()
+    times = []
+    for _ in range(runs):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    return work / statistics.median(times)
+
+
+@functools.cache
+def gpu_ceilings(device: Device) -> Ceilings:
+    """The ceilings of a GPU: a copy of 512 MiB, and products of three 8192s by the vendor's library on random data."""
+    place, side = device.torch, 8192
+    with current(device):
+        source = torch.empty(1 << 30, dtype=torch.uint8, device=place)
+        half = source.numel() // 2
+        copy = _device_rate(lambda: source[:half].copy_(source[half:]), 2.0 * half)
+        rates = {}
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            a, b = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
+            name = str(dtype).removeprefix("torch.")
+            rates[name] = _device_rate(lambda a=a, b=b: torch.mm(a, b), 2.0 * side**3)  # type: ignore[misc]
+    return Ceilings(copy, rates)
+
+
+def ceilings_of(device: Device) -> Ceilings:
+    """The ceilings of the device that a program was planned for."""
+    return cpu_ceilings(torch.get_num_threads()) if device.torch.type == "cpu" else gpu_ceilings(device)

@@ -1,7 +1,7 @@
 """Running a program: one loop over its steps, for encoders and decoders alike."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ class Executor:
         inputs: Mapping[str, torch.Tensor],
         observe: Observe | None = None,
         check: Callable[[], None] = lambda: None,
+        ones: Set[str] = frozenset(),
     ) -> dict[str, torch.Tensor]:
         """Runs the program once.
 
@@ -53,6 +54,7 @@ class Executor:
             observe: called after each step with the step and its outputs (taps of calibration, compare, profile).
                 The tensors are only valid during the call.
             check: what is still to be checked of the inputs; called as soon as that needs no waiting.
+            ones: inputs that are known to hold nothing but ones.
         Returns:
             The outputs by name, in declared order; they share no memory with the arena.
         """

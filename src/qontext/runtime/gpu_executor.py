@@ -1,6 +1,6 @@
 """Running a program on a GPU: the head on the host where the inputs lie there, the core as a CUDA graph, the tail."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from ..graph.dims import Dim
 from ..ops.device import current
 from .buckets import Bucket, bucket_of
 from .executor import Executor, Observe, _Ready
+from .full import without_padding
 from .graphs import Capture, Captured, CudaCapture, Graphs
 from .landing import Landing, LandingPad
 
@@ -36,8 +37,18 @@ class GpuExecutor(Executor):
         self._head, self._tail = self._steps[:head], self._steps[head + core :]
         self._core = self._steps[head : head + core]
         self._host_head = [_Ready(step, program, _CPU) for step in self.parts.host]
+        self._full_head = [
+            [_Ready(s, program, place) for s in without_padding(steps, place)]
+            for steps, place in ((program.steps[:head], self._place), (self.parts.host, _CPU))
+        ]
+        self._full_tail = [
+            _Ready(s, program, self._place) for s in without_padding(program.steps[head + core :], self._place)
+        ]
+        self._mask = next((s.inputs[0] for s in program.steps[:head] if s.op == "PackIndex"), -1)
+        self._guarded = _guards_ids(program)
         self.graphs = Graphs(capture or CudaCapture())
         self.graphs.reason = "graphs were switched off" if not graphs else self._hindrance()
+        self.last: Captured | None = None  # the graph of the last run
         self._seen: set[Exact] = set()
         self._stream: Any = None
         self._finished = torch.cuda.Event() if self._place.type == "cuda" else None
@@ -47,13 +58,16 @@ class GpuExecutor(Executor):
         inputs: Mapping[str, torch.Tensor],
         observe: Observe | None = None,
         check: Callable[[], None] = lambda: None,
+        ones: Set[str] = frozenset(),
     ) -> dict[str, torch.Tensor]:
         """Runs the program once on the current stream.
 
         Args:
             inputs: all on the host, or all on the device.
             observe: as for every executor; such a run launches step by step.
-            check: called when the head has run, before the rest: what had to wait for the device (ranges of ids).
+            check: what has to wait for the device (ranges of ids). It is called before the results are handed out, and
+                before ids are used unless the kernels that use them guard their tables.
+            ones: as for every executor.
         Returns:
             The outputs on the device; they belong to the caller.
         Raises:
@@ -63,7 +77,7 @@ class GpuExecutor(Executor):
         with self._lock, torch.no_grad(), current(self.program.device):
             self._follow()
             try:
-                results = self._run(inputs, observe, check)
+                results = self._run(inputs, observe, check, ones)
                 self._leave()
                 return results
             except torch.OutOfMemoryError as error:
@@ -77,6 +91,7 @@ class GpuExecutor(Executor):
 
     def release(self) -> None:
         """Frees graphs and arenas; the next run makes them anew."""
+        self.last = None
         self.graphs.clear()
         self._arenas.clear()
         self._generation += 1
@@ -97,34 +112,65 @@ class GpuExecutor(Executor):
             self._finished.record(self._stream)
 
     def _run(
-        self, inputs: Mapping[str, torch.Tensor], observe: Observe | None, check: Callable[[], None]
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        observe: Observe | None,
+        check: Callable[[], None],
+        ones: Set[str],
     ) -> dict[str, torch.Tensor]:
         parts = self.parts
         table, sizes = self._start(inputs)
         on_host = all(t.device.type == "cpu" for t in inputs.values())
-        self._advance(self._host_head if on_host else self._head, table, sizes, observe)
-        check()
+        full = observe is None and self._is_full(table, ones)
+        heads = self._full_head if full else (self._head, self._host_head)
+        self._advance(heads[on_host], table, sizes, observe)
+        if not self._guarded:
+            check()
         key = None if observe is not None else self._key(table, sizes)
         captured = None if key is None else self.graphs.get(key) or self._capture(key, table, sizes)
-        fixed: set[int] = set()
+        self.last = captured
         if captured is None:
             self._bring((*parts.core_inputs, *parts.tail_inputs), table)
             self._advance(self._core, table, sizes, observe)
         else:
-            slots = dict.fromkeys(landing.slot for landing in captured.pad.landings)
-            captured.pad.fill({s: table[s] for s in slots})
-            captured.replay()
-            captured.replays += 1
-            fixed = captured.memory
-            for slot, tensor in captured.outputs.items():
-                table[slot] = self._cut(slot, tensor, sizes) if isinstance(key, Bucket) else tensor
-            for slot in parts.tail_inputs:
-                if slot in slots:
-                    table[slot] = captured.pad.views[slot][: len(table[slot])]
-            self._bring(parts.tail_inputs, table)
-        self._advance(self._tail, table, sizes, observe)
+            self._replay(captured, table, sizes if isinstance(key, Bucket) else None)
+        self._advance(self._full_tail if full else self._tail, table, sizes, observe)
         results = {name: table[slot] for name, slot in self.program.outputs.items()}
+        if self._guarded:
+            check()
+        fixed = self._own_memory() if captured is None else captured.memory
         return {n: t.clone() if t.untyped_storage().data_ptr() in fixed else t for n, t in results.items()}
+
+    def _is_full(self, table: Sequence[Any], ones: Set[str]) -> bool:
+        """The mask is known to be all ones: it was filled in, or lies on the host and says so."""
+        if self._mask < 0:
+            return False
+        mask = table[self._mask]
+        if mask is None:
+            return False
+        filled = any(self.program.inputs[name] == self._mask for name in ones)
+        return filled or (mask.device.type == "cpu" and bool(mask.all()))
+
+    def _own_memory(self) -> set[int]:
+        """Addresses of the arenas, which the next run overwrites."""
+        return {arena.untyped_storage().data_ptr() for arena in self._arenas.values()}
+
+    def _replay(self, captured: Captured, table: list[Any], sizes: Mapping[str, int] | None) -> None:
+        """Fills the static tensors, replays, and puts what the tail reads into the table.
+
+        Args:
+            sizes: of this run, to cut results out of rounded tensors; None when the graph was captured for them.
+        """
+        views = captured.pad.views
+        captured.pad.fill({slot: table[slot] for slot in views})
+        captured.replay()
+        captured.replays += 1
+        for slot, tensor in captured.outputs.items():
+            table[slot] = tensor if sizes is None else self._cut(slot, tensor, sizes)
+        for slot in self.parts.tail_inputs:
+            if slot in views:
+                table[slot] = views[slot][: len(table[slot])] if views[slot].dim() else views[slot]
+        self._bring(self.parts.tail_inputs, table)
 
     # -- graphs ------------------------------------------------------------------------------------------------
 
@@ -221,6 +267,12 @@ class GpuExecutor(Executor):
             f"{self.program.device.name} has too little memory for a run on {shapes}; {free}split the batch, or build "
             "with a smaller max_tokens. The engine has let go of its buffers and can be used on"
         )
+
+
+def _guards_ids(program: Program) -> bool:
+    """Ids outside their tables do no harm before they are refused: only our embedding kernel looks anything up."""
+    lookups = ("Gather", "GatherElements", "GatherND", "EmbedLayerNorm", "OneHot", "ScatterElements", "ScatterND")
+    return all(s.kernel.startswith("triton.") for s in program.steps if s.op in lookups)
 
 
 def executor_for(program: Program, graphs: bool = True) -> Executor:

@@ -45,6 +45,7 @@ class Captured:
     pad:      static tensors it reads
     outputs:  tensors it fills, by slot
     keeps:    memory it refers to
+    memory:   addresses of the memory that the next replay overwrites
     seconds:  what capturing took, compilation of kernels included
     """
 
@@ -52,13 +53,9 @@ class Captured:
     replay: Callable[[], None]
     outputs: Mapping[int, torch.Tensor]
     keeps: list[torch.Tensor]
+    memory: set[int]
     seconds: float
     replays: int = 0
-
-    @property
-    def memory(self) -> set[int]:
-        """Addresses of the memory that the next replay will overwrite."""
-        return {t.untyped_storage().data_ptr() for t in self.outputs.values()}
 
 
 class Graphs:
@@ -92,7 +89,8 @@ class Graphs:
         body()
         replay, table = self._capture(body)
         held = {slot: table[slot] for slot in outputs}
-        captured = Captured(pad, replay, held, arenas(), time.perf_counter() - start)
+        memory = {t.untyped_storage().data_ptr() for t in (*held.values(), *pad.views.values())}
+        captured = Captured(pad, replay, held, arenas(), memory, time.perf_counter() - start)
         if len(self._held) >= self._most:
             _settle()
             self._held.popitem(last=False)

@@ -54,7 +54,8 @@ def prepare_inputs(
     _check_sizes(program, tensors, max_tokens, max_length)
     limits = {n: r.limit for n, r in rules.items() if r.limit is not None and n in given and tensors[n].numel()}
     check = _range_check({n: tensors[n] for n in limits}, limits)
-    return Prepared({name: tensors[name] for name in program.inputs}, check)
+    ones = frozenset(n for n in program.inputs if n not in given and rules[n].default == "ones")
+    return Prepared({name: tensors[name] for name in program.inputs}, check, ones)
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ class Prepared:
 
     check: raises InputError for values out of range. It has been called already for inputs on the host; for those on
         a device it waits for numbers from there, so the caller calls it when it has to wait anyway.
+    ones: inputs that were left out and filled with ones.
     """
 
     tensors: dict[str, torch.Tensor]
     check: Callable[[], None] = lambda: None
+    ones: frozenset[str] = frozenset()
 
 
 def _dtype(program: Program, name: str) -> torch.dtype:

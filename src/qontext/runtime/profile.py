@@ -1,5 +1,6 @@
 """Timing every step of a program on inputs of a given size."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from ..graph.dims import Dim
 from ..graph.model import InputRule
 from ..ops.call import Call, Cost
 from ..ops.declare import Op
+from ..ops.device import current
 from .executor import Executor
 
 
@@ -66,33 +68,93 @@ def _size(dim: int | Dim | None, batch: int, length: int) -> int:
 
 
 def profile(executor: Executor, ops: Mapping[str, Op], inputs: Mapping[str, torch.Tensor], runs: int = 7) -> Profile:
-    """Times every step over several runs and takes medians."""
+    """Times every step over several runs and takes medians.
+
+    Steps are launched one by one; on a GPU events of the device stand between them. Whole runs go as they always do.
+    """
     program = executor.program
-    times: list[list[float]] = [[] for _ in program.steps]
+    watch: _HostWatch | _GpuWatch = _HostWatch() if program.device.torch.type == "cpu" else _GpuWatch(program)
     shapes: list[tuple[torch.Size | None, ...]] = [()] * len(program.steps)
+    times = []
     whole = []
-    executor.run(inputs)
-    for _ in range(runs):
-        index, last = 0, time.perf_counter()
-
-        def tap(step: Step, outputs: tuple[torch.Tensor | None, ...]) -> None:
-            nonlocal index, last
-            times[index].append(time.perf_counter() - last)
-            shapes[index] = tuple(None if t is None else t.shape for t in outputs)
-            index += 1
-            last = time.perf_counter()
-
-        executor.run(inputs, tap)
-        start = time.perf_counter()
+    with current(program.device):
         executor.run(inputs)
-        whole.append(time.perf_counter() - start)
+        for _ in range(runs):
+            index = 0
+            watch.begin()
+
+            def tap(step: Step, outputs: tuple[torch.Tensor | None, ...]) -> None:
+                nonlocal index
+                watch.lap()
+                shapes[index] = tuple(None if t is None else t.shape for t in outputs)
+                index += 1
+
+            executor.run(inputs, tap)
+            times.append(watch.seconds())
+            watch.settle()
+            start = time.perf_counter()
+            executor.run(inputs)
+            watch.settle()
+            whole.append(time.perf_counter() - start)
     sizes = _sizes(program, inputs, shapes)
     rows = []
-    for step, measured, seen in zip(program.steps, times, shapes, strict=True):
+    for step, measured, seen in zip(program.steps, zip(*times, strict=True), shapes, strict=True):
         call = numeric_call(step.call, sizes)
         shown = tuple(str(list(s)) for s in seen if s is not None)
         rows.append(StepProfile(step, statistics.median(measured) * 1e6, cost_of(step, call, ops), shown))
     return Profile(tuple(rows), statistics.median(whole) * 1e6, sizes)
+
+
+class _HostWatch:
+    """Times the steps of a run that computes on the host."""
+
+    def begin(self) -> None:
+        self._marks = [time.perf_counter()]
+
+    def lap(self) -> None:
+        self._marks.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        return [b - a for a, b in itertools.pairwise(self._marks)]
+
+    def settle(self) -> None:
+        """Waits for nothing: what was called is done."""
+
+
+class _GpuWatch:
+    """Times the steps of a run on a GPU.
+
+    After the first step of the core the device sleeps until the host has launched the rest, so that its time between
+    two events is the step's own and not that of a slow launch. The steps before are timed with their launches.
+    """
+
+    _SLEEP_CYCLES = 60_000_000
+
+    def __init__(self, program: Program):
+        self._first = program.parts.head if program.parts is not None else 0
+
+    def begin(self) -> None:
+        self._marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._last = self._mark()
+
+    def _mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def lap(self) -> None:
+        self._marks.append((self._last, self._mark()))
+        if len(self._marks) == self._first + 1:
+            torch.cuda._sleep(self._SLEEP_CYCLES)
+        self._last = self._mark()
+
+    def seconds(self) -> list[float]:
+        self.settle()
+        return [a.elapsed_time(b) / 1e3 for a, b in self._marks]
+
+    def settle(self) -> None:
+        """Waits for the device."""
+        torch.cuda.synchronize()
 
 
 def _sizes(

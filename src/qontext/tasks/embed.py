@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import ArgumentError, UnsupportedModelError
 from .pipeline import Pipeline, Progress, as_list
 
 
@@ -17,8 +18,22 @@ class Embed(Pipeline):
     task = "embed"
     outputs = ("sentence_embedding", "last_hidden_state")
 
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The model's prompts by name, from the sentence-transformers files."""
+        return dict(self.engine.config.get("prompts") or {})
+
+    @property
+    def default_prompt(self) -> str | None:
+        """The name of the prompt that is used unless another is asked for."""
+        return self.engine.config.get("default_prompt")
+
     def __call__(
-        self, texts: str | Sequence[str], truncate: bool = True, progress: Progress | None = None
+        self,
+        texts: str | Sequence[str],
+        truncate: bool = True,
+        progress: Progress | None = None,
+        prompt: str | None = None,
     ) -> np.ndarray:
         """Embeddings of the texts, in their order.
 
@@ -26,8 +41,14 @@ class Embed(Pipeline):
             texts: one text or several.
             truncate: cut texts at the model's limit, as sentence encoders are trained to be used; False refuses them.
             progress: called with the number of texts done.
+            prompt: name of one of the model's prompts (`prompts`), whose words are put before each text; None takes
+                the model's default, if it has one, and "" none.
+        Raises:
+            ArgumentError: a prompt that the model does not have.
+            UnsupportedModelError: a prompt whose tokens the model leaves out of its pooling.
         """
-        items, _ = as_list(texts, self.task)
+        words = self._words(prompt)
+        items = [words + text for text in as_list(texts, self.task)[0]]
         encodings = self.tokenizer.encode(items, max_length=self.limit if truncate else None)
         self.check_length(encodings, truncate)
         if not encodings:
@@ -36,3 +57,18 @@ class Embed(Pipeline):
             return np.stack(self.run_batches(encodings, "sentence_embedding", progress))
         hidden = self.run_batches(encodings, "last_hidden_state", progress)
         return np.stack([h.mean(0) for h in hidden])
+
+    def _words(self, prompt: str | None) -> str:
+        name = self.default_prompt if prompt is None else prompt
+        if not name:
+            return ""
+        if name not in self.prompts:
+            known = ", ".join(map(repr, self.prompts)) or "no prompts"
+            raise ArgumentError(f"embed: {self.engine.name} has no prompt {name!r}; it has {known}. Pass '' for none")
+        words = self.prompts[name]
+        if words and not self.engine.config.get("prompts_pooled", True):
+            raise UnsupportedModelError(
+                f"embed: {self.engine.name} leaves the tokens of the prompt {name!r} out of its pooling, which qontext "
+                "does not; pass prompt='' for none, or import with task='encode' and pool yourself"
+            )
+        return words

@@ -204,3 +204,16 @@ def test_ids_without_embeddings_are_refused(tokens, words, tmp_path):
         qx.import_model(tmp_path)
     (tmp_path / "tokenizer.json").write_text(text_of(added_tokens=[added(5)]))
     assert qx.import_model(tmp_path).task == "encode"
+
+
+@pytest.mark.parametrize("dropout", [0.1, 1, "x"])
+def test_a_tokenizer_that_cuts_at_random_is_refused(dropout):
+    text = json.dumps({"model": {"type": "BPE", "dropout": dropout, "vocab": {"a": 0}, "merges": []}})
+    with pytest.raises(TokenizerError, match=r"dropout is .*cut differently each time.*set it to null"):
+        Tokenizer(text)
+
+
+@pytest.mark.parametrize("dropout", [None, 0, 0.0])
+def test_no_dropout_is_accepted(dropout):
+    text = json.dumps({"model": {"type": "BPE", "dropout": dropout, "vocab": {"a": 0}, "merges": []}})
+    assert Tokenizer(text).vocabulary == 1

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from test_parity import saved
 
 import qontext as qx
-from qontext.errors import ModelFormatError, UnsupportedModelError, WeightsError
+from qontext.errors import ArgumentError, ModelFormatError, UnsupportedModelError, WeightsError
 
 
 def change(folder, **values):
@@ -104,3 +104,40 @@ def test_albert_without_hidden_act_has_its_own_default(tmp_path):
 def _gelu(model):
     nodes = [n for n in model.graph if n.op_type == "Gelu"]
     return {n.attributes["approximate"].as_string() if "approximate" in n.attributes else "none" for n in nodes}
+
+
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "DistilBert", "Electra", "Albert", "MPNet"])
+@pytest.mark.parametrize(
+    ("head", "task"),
+    [
+        ("Model", "encode"),
+        ("ForMaskedLM", "fill-mask"),
+        ("ForSequenceClassification", "classify"),
+        ("ForTokenClassification", "token-classify"),
+        ("ForQuestionAnswering", "answer"),
+    ],
+)
+def test_without_architectures_the_weights_say_the_head(family, head, task, tmp_path):
+    saved(family, head, tmp_path)
+    named = qx.import_model(tmp_path)
+    change(tmp_path, architectures=None)
+    found = qx.import_model(tmp_path)
+    assert found.task == named.task == task
+    assert [o.name for o in found.graph.outputs] == [o.name for o in named.graph.outputs]
+
+
+def test_without_architectures_several_heads_are_refused(tmp_path):
+    saved("Bert", "ForMaskedLM", tmp_path)
+    change(tmp_path, architectures=[])
+    weights = load_file(tmp_path / "model.safetensors")
+    extra = {"qa_outputs.weight": torch.ones(2, 24), "qa_outputs.bias": torch.ones(2)}
+    save_file({**weights, **extra}, tmp_path / "model.safetensors")
+    with pytest.raises(UnsupportedModelError, match="names no architecture, and the weights have heads for"):
+        qx.import_model(tmp_path)
+    assert qx.import_model(tmp_path, task="fill-mask").task == "fill-mask"
+
+
+@pytest.mark.parametrize("source", ["", "  "])
+def test_an_empty_source_is_refused(source):
+    with pytest.raises(ArgumentError, match="the source is empty"):
+        qx.import_model(source)

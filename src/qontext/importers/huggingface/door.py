@@ -19,8 +19,9 @@ from .family import Family, Head
 from .files import read_json, read_tokenizer, read_weights
 from .hub import find_folder, model_name
 from .pooling import Pooling, read_pooling
+from .prompts import Prompts, read_prompts
 from .sentence import encoder_folder, is_sentence_folder
-from .task import choose_task, task_of
+from .task import choose_task, has_architecture, task_by_weights, task_of
 from .tokenizer_json import lower_cased
 
 
@@ -44,8 +45,13 @@ def import_folder(
     folder, name = encoder_folder(whole), model_name(source, whole)
     raw = read_json(folder / "config.json")
     family = family_of(raw)
+    named = task is not None or has_architecture(raw)
     task = choose_task(raw, family, task, is_sentence_folder(whole))
+    tensors = checked.modern_names(read_weights(folder))
+    if not named and task == "encode":
+        task = task_by_weights(tensors, family)
     pooling = read_pooling(whole) if task == "embed" else None
+    prompts = read_prompts(whole) if task == "embed" else Prompts()
     config = encoder_config(raw, family)
     head = family.heads.get(task)
     paths = _paths(family, config)
@@ -53,7 +59,6 @@ def import_folder(
     needed = checked.encoder_shapes(config, paths)
     if head is not None:
         needed |= checked.head_shapes(config, head, out)
-    tensors = checked.modern_names(read_weights(folder))
     tensors = checked.with_prefix(tensors, family.prefix, needed)
     pooled = family.pooler is not None and f"{family.prefix}{family.pooler}.weight" in tensors
     if family.pooler is not None and (pooled or (head is not None and head.kind == "pooled")):
@@ -74,7 +79,7 @@ def import_folder(
         ledger=build.net.ledger(),
         inputs=_rules(config),
         task=task,
-        config=facts_for_tasks(folder, raw, family, config, task, pooling, tokenizer),
+        config=facts_for_tasks(folder, raw, family, config, task, pooling, tokenizer, prompts),
         tokenizer=tokenizer,
         source="huggingface",
         attention_mask="attention_mask",

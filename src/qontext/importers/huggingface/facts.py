@@ -9,6 +9,7 @@ from .config import padding_token
 from .family import Family
 from .files import optional_json
 from .pooling import Pooling
+from .prompts import Prompts
 from .token_ids import USUAL, check_rows, ids_of, special_ids
 from .tokenizer_json import parse_tokenizer
 
@@ -21,6 +22,7 @@ def facts_for_tasks(
     task: str,
     pooling: Pooling | None,
     tokenizer: str | None,
+    prompts: Prompts,
 ) -> dict[str, Any]:
     """Labels, limits, special tokens and their ids; JSON-able.
 
@@ -43,6 +45,8 @@ def facts_for_tasks(
         facts["problem_type"] = raw.get("problem_type")
     if pooling is not None:
         facts["pooling"], facts["normalize"] = list(pooling.modes), pooling.normalize
+        facts["prompts"], facts["default_prompt"] = dict(prompts.texts), prompts.default
+        facts["prompts_pooled"] = prompts.pooled
     settings = optional_json(folder / "tokenizer_config.json")
     special = {**optional_json(folder / "special_tokens_map.json"), **settings}
     names = {}

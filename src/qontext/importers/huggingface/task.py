@@ -1,11 +1,11 @@
 """Which task a folder is for: asked for, or found in config.json's architectures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...errors import ArgumentError, ModelFormatError, UnsupportedModelError
 from .catalogue import TASKS
-from .family import Family
+from .family import Family, Head
 
 
 def choose_task(raw: Mapping[str, Any], family: Family, task: str | None, sentences: bool) -> str:
@@ -41,6 +41,41 @@ def task_of(architecture: str, family: Family) -> str | None:
     """The task of one architecture; None when it is none of the family's."""
     known = {begin + end: task for begin in family.classes for end, task in family.tasks.items()}
     return known.get(architecture)
+
+
+def has_architecture(raw: Mapping[str, Any]) -> bool:
+    """Whether config.json names an architecture."""
+    return bool(raw.get("architectures"))
+
+
+def task_by_weights(names: Iterable[str], family: Family) -> str:
+    """The task of the one head whose weights are there; "encode" when there is none.
+
+    For folders whose config.json names no architecture. A head whose weights are all part of another head that is
+    there does not count: a classifier on the pooler also has all that one on each token needs.
+
+    Raises:
+        UnsupportedModelError: several heads.
+    """
+    there = set(names)
+    found: dict[str, set[str]] = {}
+    for task, head in family.heads.items():
+        modules = _modules(head, family)
+        if all(m in there or f"{m}.weight" in there for m in modules):
+            found[task] = modules
+    tasks = [t for t, own in found.items() if not any(own < other for other in found.values())]
+    if len(tasks) > 1:
+        raise UnsupportedModelError(
+            f"config.json names no architecture, and the weights have heads for {', '.join(tasks)}. Pass the task, one "
+            "of them, or task='encode' for the encoder alone"
+        )
+    return tasks[0] if tasks else "encode"
+
+
+def _modules(head: Head, family: Family) -> set[str]:
+    """The modules that a checkpoint with this head has beside the encoder."""
+    pooler = {family.prefix + family.pooler} if head.kind == "pooled" and family.pooler is not None else set()
+    return set(head.names.values()) | pooler
 
 
 def _found(found: Mapping[str, str | None], tasks: set[str], family: Family, sentences: bool) -> str:

@@ -64,6 +64,11 @@ def _model_problems(model: dict[str, Any]) -> list[str]:
     prefix = model.get("continuing_subword_prefix") or ""
     if not isinstance(prefix, str) or len(prefix) > 16:
         problems.append(f"model: continuing_subword_prefix is {str(prefix)[:60]!r}, allowed are up to 16 characters")
+    if model.get("dropout"):
+        problems.append(
+            f"model: dropout is {str(model['dropout'])[:60]!r}, so a text would be cut differently each time; it is "
+            "meant for training, set it to null"
+        )
     pieces = model.get("vocab")
     if not isinstance(pieces, (dict, list)):
         problems.append(f"model: vocab is a {type(pieces).__name__}, expected an object or a list")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ..attention_common import gpu_hopper
 from ..attention_common.gpu import Attend, Longest, bind_masked, bind_plain
 from ..attention_common.gpu_choice import needs_masks, on_the_gpu, refusal
 from ..attention_common.layouts import heads_of, is_packed
@@ -41,6 +42,14 @@ def _plain_supports(call: Call) -> str | None:
     return _supports(call) or _needs_masks(call)
 
 
+def _hopper_supports(call: Call) -> str | None:
+    refused = _plain_supports(call)
+    if refused is not None:
+        return refused
+    query, _, value = parts_of(call.inputs, call.attributes)
+    return gpu_hopper.refusal(call, query.size, value.size)
+
+
 def _masked_supports(call: Call) -> str | None:
     plain = "0 of its inputs are masks or biases, it has no soft cap and no empty rows; triton.attention does with less"
     return _supports(call) or (None if _needs_masks(call) else plain)
@@ -76,6 +85,7 @@ def _bind(prepare: Callable[[Call], Attend]) -> Callable[[Call], Bound]:
 
 
 KERNELS = (
+    Kernel("hopper.attention", "cuda", _hopper_supports, _bind(gpu_hopper.bind_resident), writes_out=True),
     Kernel("triton.attention", "cuda", _plain_supports, _bind(bind_plain), writes_out=True),
     Kernel("triton.masked_attention", "cuda", _masked_supports, _bind(bind_masked), writes_out=True),
     *(on_the_gpu(kernel) for kernel in cpu.KERNELS if kernel.name.startswith("torch.")),

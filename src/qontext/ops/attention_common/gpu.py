@@ -18,7 +18,7 @@ from .problem import Problem
 
 Tensor = torch.Tensor
 FAR = 1 << 30  # more than any sequence has keys, little enough to be added to a position
-_LOG2E = 1.4426950408889634
+LOG2E = 1.4426950408889634
 _EMPTY = {"zeros": 0, "as_unmasked": 1, "uniform": 2}
 
 
@@ -43,13 +43,13 @@ def bind_plain(call: Call) -> Attend:
     def run(problem: Problem, out: Tensor, longest: Longest) -> None:
         if out.numel() == 0:
             return
-        sizes = _Sizes.of(problem)
+        sizes = Sizes.of(problem)
         tile = plain_tile(max(sizes.block, sizes.value_block), out.element_size(), longest.queries, longest.keys)
         tiles = blocks(longest.queries, tile.queries)
-        operands, strides = _operands(problem, out)
+        operands, strides = operands_of(problem, out)
         attention_tiles[(tiles * sizes.heads * sizes.batch,)](
-            *operands, *_bounds(problem), tiles, longest.queries, longest.keys, *_positions(problem),
-            problem.rule.scale * _LOG2E, *strides, *sizes.constants, tile.queries, tile.keys,
+            *operands, *bounds_of(problem), tiles, longest.queries, longest.keys, *_positions(problem),
+            problem.rule.scale * LOG2E, *strides, *sizes.constants, tile.queries, tile.keys,
             _positional(problem), _last_to_last(problem), tile.peel, _precision(out), overlap,
             num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,
         )  # fmt: skip
@@ -66,14 +66,14 @@ def bind_masked(call: Call) -> Attend:
     def run(problem: Problem, out: Tensor, longest: Longest) -> None:
         if out.numel() == 0:
             return
-        sizes = _Sizes.of(problem)
+        sizes = Sizes.of(problem)
         tile = masked_tile(max(sizes.block, sizes.value_block), out.element_size(), longest.queries)
         tiles = blocks(longest.queries, tile.queries)
-        operands, strides = _operands(problem, out)
+        operands, strides = operands_of(problem, out)
         mask, mask_strides = _spread(problem.mask)
         bias, bias_strides = _spread(problem.bias)
         masked_attention_tiles[(tiles * sizes.heads * sizes.batch,)](
-            *operands, mask, bias, *_bounds(problem), tiles, longest.queries, longest.keys, *_positions(problem),
+            *operands, mask, bias, *bounds_of(problem), tiles, longest.queries, longest.keys, *_positions(problem),
             problem.rule.scale, problem.rule.softcap, *strides, *mask_strides, *bias_strides, *sizes.constants,
             tile.queries, tile.keys, problem.rule.softcap > 0, _positional(problem), _last_to_last(problem),
             _EMPTY[problem.rule.empty_row], _precision(out), overlap,
@@ -84,7 +84,7 @@ def bind_masked(call: Call) -> Attend:
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
     """Sequences, query heads, query heads a key head, and head sizes with the blocks that cover them."""
 
     batch: int
@@ -94,7 +94,7 @@ class _Sizes:
     value_size: int
 
     @classmethod
-    def of(cls, problem: Problem) -> "_Sizes":
+    def of(cls, problem: Problem) -> "Sizes":
         batch = problem.query.shape[0] if problem.cu_q is None else problem.cu_q.shape[0] - 1
         heads, size = problem.query.shape[-2:]
         return cls(batch, heads, problem.groups, size, problem.value.shape[-1])
@@ -112,7 +112,7 @@ class _Sizes:
         return self.heads, self.groups, self.size, self.value_size, self.block, self.value_block
 
 
-def _operands(problem: Problem, out: Tensor) -> tuple[list[Tensor], list[int]]:
+def operands_of(problem: Problem, out: Tensor) -> tuple[list[Tensor], list[int]]:
     """Query, key, value and context with contiguous heads, and for each the strides of sequence, row and head."""
     tensors = [
         x if x.stride(-1) == 1 else x.contiguous() for x in (problem.query, problem.key, problem.value)
@@ -123,7 +123,7 @@ def _operands(problem: Problem, out: Tensor) -> tuple[list[Tensor], list[int]]:
     return tensors, strides
 
 
-def _bounds(problem: Problem) -> tuple[Tensor | None, ...]:
+def bounds_of(problem: Problem) -> tuple[Tensor | None, ...]:
     """Boundaries of queries and keys when packed, counts of valid keys, prefixes."""
     given = (problem.cu_q, problem.cu_kv, problem.lengths, problem.prefix_lengths)
     return tuple(None if x is None else x.contiguous() for x in given)

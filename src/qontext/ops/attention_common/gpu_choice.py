@@ -61,7 +61,9 @@ def on_the_gpu(kernel: Kernel) -> Kernel:
 
     def supports(call: Call) -> str | None:
         if is_packed(call.attributes["layout"]):
-            return f"layout {call.attributes['layout']!r} is packed; the kernel would wait for the device to read lengths"
+            return (
+                f"layout {call.attributes['layout']!r} is packed; the kernel would wait for the device to read lengths"
+            )
         return kernel.supports(call)
 
     return replace(kernel, name=f"{kernel.name}_cuda", device="cuda", supports=supports)

@@ -97,4 +97,4 @@ def add_tile(weights, keep, total, acc, value, PRECISION: tl.constexpr):
 @triton.jit
 def averaged(acc, total):
     """The weighted mean; zeros where no key was met."""
-    return acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    return acc * (1.0 / tl.where(total == 0.0, 1.0, total))[:, None]

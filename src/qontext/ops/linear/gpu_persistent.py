@@ -49,7 +49,7 @@ SHAPES = (
 
 
 @functools.cache
-def _multiprocessors(index: int | None) -> int:
+def multiprocessors(index: int | None) -> int:
     return torch.cuda.get_device_properties(index or 0).multi_processor_count
 
 
@@ -61,8 +61,18 @@ def supports(shape: Shape, call: Call) -> str | None:
     capability = compute_capability(call)
     if capability < 90:
         return f"the device has compute capability {capability / 10}, tensor-map copies need 9.0"
-    if call.attributes["activation"] == "none" and call.inputs[3] is None:
-        return "there is neither an activation nor a residual, so it could spare 0 passes over the result"
+    return worth_an_epilogue(call) or least_rows(call)
+
+
+def worth_an_epilogue(call: Call) -> str | None:
+    """The vendor's product is faster; what may make up for it is a pass over the result that is spared."""
+    if call.attributes["activation"] != "none" or call.inputs[3] is not None:
+        return None
+    return "there is neither an activation nor a residual, so it would spare 0 passes over the result"
+
+
+def least_rows(call: Call) -> str | None:
+    """Programs that take several tiles need rows for them."""
     rows, _, _ = sizes(call)
     if rows is not None and 0 < rows < _LEAST_ROWS:
         return f"x has {rows} rows, this kernel is meant for at least {_LEAST_ROWS}"
@@ -93,7 +103,7 @@ def bind(shape: Shape, call: Call) -> Bound:
         rows = x.numel() // k
         if rows == 0:
             return y
-        room = _multiprocessors(x.device.index) * shape.residents if x.is_cuda else _INTERPRETED_PROGRAMS
+        room = multiprocessors(x.device.index) * shape.residents if x.is_cuda else _INTERPRETED_PROGRAMS
         programs = min(room, blocks(rows, shape.rows) * blocks(n, shape.columns))
         linear_persistent[(programs,)](
             _described(x.view(rows, k), shape.rows, shape.depth), _described(weight, shape.columns, shape.depth),

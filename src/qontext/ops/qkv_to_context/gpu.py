@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ..attention_common import gpu_hopper
 from ..attention_common.gpu import Attend, Longest, bind_masked, bind_plain
 from ..attention_common.gpu_choice import needs_masks, on_the_gpu, refusal
 from ..attention_common.layouts import CONTEXT_OF, heads_of, is_packed
@@ -30,6 +31,16 @@ def _needs_masks(call: Call) -> str | None:
 
 def _plain_supports(call: Call) -> str | None:
     return _supports(call) or _needs_masks(call)
+
+
+def _hopper_supports(call: Call) -> str | None:
+    refused = _plain_supports(call)
+    if refused is not None:
+        return refused
+    qkv = call.inputs[0]
+    assert qkv is not None
+    size = sizes_of(qkv, call.input(4), call.attributes)["D"]
+    return gpu_hopper.refusal(call, size, size)
 
 
 def _masked_supports(call: Call) -> str | None:
@@ -66,6 +77,7 @@ def _bind(prepare: Callable[[Call], Attend]) -> Callable[[Call], Bound]:
 
 
 KERNELS = (
+    Kernel("hopper.attention", "cuda", _hopper_supports, _bind(gpu_hopper.bind_resident), writes_out=True),
     Kernel("triton.attention", "cuda", _plain_supports, _bind(bind_plain), writes_out=True),
     Kernel("triton.masked_attention", "cuda", _masked_supports, _bind(bind_masked), writes_out=True),
     *(on_the_gpu(kernel) for kernel in cpu.KERNELS if kernel.name.startswith("torch.")),

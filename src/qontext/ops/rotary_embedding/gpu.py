@@ -64,7 +64,8 @@ def _bind(call: Call) -> Bound:
         each = min(max(_TILE // columns, 1), power_of_2(heads))
         rotate[(batch * length, blocks(heads, each))](
             x, cos, sin, even_or_none(inputs[3]), y, length, heads, cos.numel() // pairs, *strides,
-            size, pairs, half, each, columns, rest, overlap, num_warps=4, launch_pdl=overlap,
+            size, pairs, half, each, columns, rest, overlap,
+            num_warps=min(max(each * columns // 256, 1), 8), launch_pdl=overlap,
         )  # fmt: skip
         return y
 

@@ -1,0 +1,245 @@
+"""Times our GPU attention kernels against PyTorch's on one GPU; every kernel is checked against float32 first.
+
+Usage: PYTHONPATH=src python3 bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--no-peers] [--tiles]
+
+The rate counts useful work: 4 * N * D operations for each query and key of the same sequence that attend (half of them
+when causal), padding and masked parts of tiles not at all. Each figure is the median of CUDA graph replays.
+`--tiles` times the streaming kernel with every tile size: `ops/attention_common/gpu_choice.py` holds the best.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from qontext.dtypes import from_torch, relative_rms
+from qontext.ops.attention_common import gpu
+from qontext.ops.attention_common.gpu_choice import Tile
+from qontext.ops.call import Kernel
+from qontext.ops.catalogue import BY_NAME
+from qontext.ops.declare import call_of
+from qontext.ops.device import device_of
+from qontext.plugins.conformance import kernels_of
+
+OP = BY_NAME["QKVToContext"]
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Lengths of the sequences, heads, head size; equal lengths are given to padded peers too."""
+
+    name: str
+    lengths: tuple[int, ...]
+    heads: int = 16
+    size: int = 64
+    kind: str = "full"
+    dtype: torch.dtype = torch.bfloat16
+
+    @property
+    def flops(self) -> float:
+        pairs = float(sum(n * n for n in self.lengths)) * (0.5 if self.kind == "causal" else 1)
+        return 4.0 * self.heads * self.size * pairs
+
+    @property
+    def even(self) -> bool:
+        return len(set(self.lengths)) == 1
+
+
+def cases() -> list[Case]:
+    generator = torch.Generator().manual_seed(0)
+    ragged = tuple(torch.randint(16, 385, (256,), generator=generator).tolist())
+    squad = tuple(torch.randint(64, 291, (256,), generator=generator).tolist())
+    return [
+        Case("ragged 16..384, 16 heads", ragged),
+        Case("ragged 16..384, 12 heads, fp16", ragged, heads=12, dtype=torch.float16),
+        Case("ragged 64..290, 16 heads", squad),
+        Case("64 x 512", (64,) * 512),
+        Case("128 x 256", (128,) * 256),
+        Case("384 x 85", (384,) * 85),
+        Case("512 x 64", (512,) * 64),
+        Case("128 x 1", (128,), heads=12, dtype=torch.float16),
+        Case("384 x 1", (384,), dtype=torch.float16),
+        Case("2048 x 8, D 128", (2048,) * 8, size=128),
+        Case("2048 x 8, D 128, causal", (2048,) * 8, size=128, kind="causal"),
+        Case("ragged 16..384, causal", ragged, kind="causal"),
+    ]
+
+
+def graph_ms(run: Run, inner: int = 10, repeats: int = 9) -> float:
+    """Median milliseconds of one call among `inner` in a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(inner):
+            run()
+    times = []
+    for _ in range(repeats + 2):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / inner)
+    return sorted(times[2:])[repeats // 2]
+
+
+class Bench:
+    """One case: its inputs, the float32 result, and what has been measured."""
+
+    def __init__(self, case: Case):
+        self.case = case
+        generator = torch.Generator("cuda").manual_seed(1)
+        tokens = sum(case.lengths)
+        width = 3 * case.heads * case.size
+        self.qkv = torch.randn(tokens, width, generator=generator, device="cuda").to(case.dtype)
+        bounds = torch.tensor([0, *case.lengths]).cumsum(0)
+        self.cu = bounds.to(device="cuda", dtype=torch.int32)
+        self.longest = max(case.lengths)
+        self.parts = self.qkv.unflatten(-1, (3, case.heads, case.size)).unbind(1)
+        self.want = self._reference(bounds.tolist())
+        self.rows: list[dict[str, Any]] = []
+
+    def _reference(self, bounds: Sequence[int]) -> torch.Tensor:
+        q, k, v = (x.float() for x in self.parts)
+        done = []
+        with sdpa_kernel(SDPBackend.MATH):
+            for a, b in zip(bounds, bounds[1:], strict=False):
+                q1, k1, v1 = (x[a:b].transpose(0, 1)[None] for x in (q, k, v))
+                one = F.scaled_dot_product_attention(q1, k1, v1, is_causal=self.case.kind == "causal")
+                done.append(one[0].transpose(0, 1))
+        return torch.cat(done)
+
+    def measure(self, name: str, run: Run, result: Callable[[], torch.Tensor]) -> None:
+        """Checks the result `[T, N, D]` of one call, then times it; a failure is a row too."""
+        row: dict[str, Any] = {"case": self.case.name, "kernel": name}
+        try:
+            run()
+            error = relative_rms(result(), self.want)
+            row["error"] = error
+            if not error <= from_torch(self.case.dtype).tolerance:
+                row["failed"] = f"relative error {error:.2e}"
+            else:
+                row["ms"] = graph_ms(run)
+                row["tflops"] = self.case.flops / row["ms"] / 1e9
+        except Exception as error:  # the other rows are still worth having
+            row["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"
+        self.rows.append(row)
+        shown = row.get("failed") or f"{row['ms'] * 1e3:9.1f} us {row['tflops']:7.1f} TFLOP/s"
+        print(f"{self.case.name:32s} {name:38s} {shown}", flush=True)
+
+    def ours(self, kernel: Kernel, name: str = "") -> None:
+        """One of the operator's kernels on the packed projection."""
+        case = self.case
+        attributes = {"num_heads": case.heads, "layout": "T (three N D)", "kind": case.kind}
+        longest = torch.tensor(self.longest, dtype=torch.int32)
+        inputs = [self.qkv, None, None, None, self.cu, longest, None, None, None]
+        call = call_of(OP, inputs, attributes, (True, False, False), device_of("cuda"))
+        if kernel.supports(call) is not None:
+            return
+        out = torch.full_like(self.want, torch.nan, dtype=case.dtype).flatten(1)
+        bound = kernel.bind(call)
+        self.measure(
+            name or kernel.name, lambda: bound(inputs, [out, None, None]), lambda: out.unflatten(1, (case.heads, -1))
+        )
+
+    def peers(self) -> None:
+        """What PyTorch has: padded kernels where lengths are equal, its packed ones everywhere."""
+        case, causal = self.case, self.case.kind == "causal"
+        if case.even:
+            q, k, v = (x.unflatten(0, (-1, self.longest)).transpose(1, 2).contiguous() for x in self.parts)
+            for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
+                self._padded(backend.name.lower(), backend, q, k, v, causal)
+            self._flex(q, k, v, causal)
+        self._varlen(causal)
+
+    def _padded(self, name: str, backend: SDPBackend, q: Any, k: Any, v: Any, causal: bool) -> None:
+        def run() -> torch.Tensor:
+            with sdpa_kernel(backend):
+                return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+        self.measure(f"torch {name}", run, lambda: run().transpose(1, 2).flatten(0, 1))
+
+    def _flex(self, q: Any, k: Any, v: Any, causal: bool) -> None:
+        if causal or self.longest > 512:
+            return  # compiling it for every case would take most of the run
+        from torch.nn.attention.flex_attention import flex_attention
+
+        compiled = torch.compile(flex_attention)
+        self.measure(
+            "torch flex", lambda: compiled(q, k, v), lambda: compiled(q, k, v).transpose(1, 2).flatten(0, 1)
+        )
+
+    def _varlen(self, causal: bool) -> None:
+        try:
+            from torch.nn.attention.varlen import varlen_attn
+        except ImportError:
+            return
+        q, k, v = (x.contiguous() for x in self.parts)
+        window = {"window_size": (-1, 0)} if causal else {}
+
+        def run() -> torch.Tensor:
+            return varlen_attn(q, k, v, self.cu, self.cu, self.longest, self.longest, **window)
+
+        self.measure("torch varlen", run, run)
+
+    def tiles(self) -> None:
+        """The streaming kernel with every tile size."""
+        kernel = next(k for k in kernels_of(OP, "cuda") if k.name == "triton.attention")
+        chosen = gpu.plain_tile
+        options = [
+            Tile(queries, keys, queries // 16, stages, peel)
+            for queries in (64, 128)
+            for keys in (32, 64, 128)
+            for stages in (1, 2, 3)
+            for peel in (True, False)
+        ] + [Tile(128, 64, 4, 2), Tile(128, 32, 4, 2), Tile(64, 64, 8, 2), Tile(16, 64, 4, 2), Tile(16, 128, 4, 2)]
+        try:
+            for tile in options:
+                gpu.plain_tile = lambda *numbers, tile=tile: tile
+                self.ours(kernel, f"tile {tile.queries}x{tile.keys} w{tile.warps} s{tile.stages} peel {tile.peel:d}")
+        finally:
+            gpu.plain_tile = chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--cases", nargs="+", default=[], help="only cases whose names contain one of these")
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--tiles", action="store_true")
+    options = parser.parse_args()
+    record: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cudnn": torch.backends.cudnn.version(),
+        "rows": [],
+    }
+    for case in cases():
+        if options.cases and not any(word in case.name for word in options.cases):
+            continue
+        bench = Bench(case)
+        for kernel in kernels_of(OP, "cuda"):
+            bench.ours(kernel)
+        if options.tiles:
+            bench.tiles()
+        if not options.no_peers:
+            bench.peers()
+        record["rows"] += bench.rows
+        if options.output:
+            options.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
