@@ -21,11 +21,15 @@ def test_everything_merges(activation: str) -> None:
 def test_padding_mask_reaches_the_attention_as_key_mask() -> None:
     outcome = apply_to(encoder(1).graph, encoder_feeds())
     node = outcome.node("QKVToContext")
-    mask = node.inputs[2]
-    assert mask is not None
-    assert mask.producer().op_type == "Cast"
-    assert mask.producer().inputs[0].name == "attention_mask"
+    assert node.inputs[2].name == "attention_mask"
+    assert node.attributes["mask_means"].as_string() == "by_type"
     assert node.attributes["empty_row"].as_string() == "zeros"
+
+
+def test_layers_share_one_cast_of_the_padding_mask() -> None:
+    outcome = apply_to(encoder(2).graph, encoder_feeds())
+    masks = {n.inputs[2] for n in outcome.graph if n.op_type == "QKVToContext"}
+    assert [(m.producer().op_type, m.producer().inputs[0].name) for m in masks] == [("Cast", "attention_mask")]
 
 
 def test_fuse_reports_what_each_rule_did() -> None:

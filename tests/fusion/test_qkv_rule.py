@@ -5,7 +5,7 @@ import torch
 from apply import Outcome, apply_to, equal
 from decomposed import heads, merged
 
-from qontext.fusion import activation, attention, folding, products, qkv, tidy
+from qontext.fusion import activation, attention, folding, mask_operand, products, qkv, tidy
 from qontext.ops.network import Network
 
 G = torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ def test_masks_and_biases_come_along() -> None:
     wide = net.op("Unsqueeze", mask, torch.tensor([1, 2]))
     net.output(net.attention(*_three(net, x), wide, bias, num_heads=N, empty_row="uniform"), "y")
     masks = torch.tensor([[1, 0, 1, 1, 0], [0] * 5]).bool()
-    outcome = _apply(net, mask=masks)
+    outcome = _apply(net, (qkv.RULE, mask_operand.RULE), mask=masks)
     assert outcome.counts == {"Linear": 1, "QKVToContext": 1}
     node = outcome.node("QKVToContext")
     assert node.inputs[2] is mask

@@ -186,4 +186,5 @@ def test_refusals_of_nodes_that_a_later_rule_took_are_no_misses() -> None:
 
 def test_every_rule_border_is_legal_and_adds_up() -> None:
     outcome = apply_to(encoder(1).graph, encoder_feeds())  # apply_to checks each border
-    assert {f.rule for f in outcome.ledger.fusions} == {"qkv", "activation", "embed_layer_norm", "skip_layer_norm"}
+    rules = {"qkv", "mask_operand", "activation", "embed_layer_norm", "skip_layer_norm"}
+    assert {f.rule for f in outcome.ledger.fusions} == rules

@@ -12,6 +12,7 @@ from . import (
     embedding,
     folding,
     gelu,
+    mask_operand,
     masks,
     norms,
     onnx_attention,
@@ -44,6 +45,7 @@ NORMAL_FORM: tuple[Rule, ...] = (
 
 MERGING: tuple[Rule, ...] = (
     qkv.RULE,
+    mask_operand.RULE,
     activation.RULE,
     embedding.RULE,
     skip_norm.RULE,

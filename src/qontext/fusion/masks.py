@@ -29,10 +29,13 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
     mask = seen.found(
         None if mask is None or _is_plain(rewriter, mask) else mask, "it has no mask, or a plain one already"
     )
+    attributes = rewriter.attributes(node)
+    means = attributes.get("mask_means", "by_type")
+    whole = mask.dtype is not None and not mask.dtype.is_floating_point() and mask.dtype != ir.DataType.BOOL
+    seen.holds(means == "by_type" and not whole, f"its {mask.dtype} mask is read as it is ({means}), zero or not")
     try:
         fact = understand(rewriter, mask)
         seen.depth += 1
-        attributes = rewriter.attributes(node)
         empty_row = attributes.get("empty_row", "zeros")
         if fact.fill is not None and not fact.everything:
             empty_row = empty_row_of(fact.fill, mask.dtype)

@@ -19,7 +19,7 @@ _LEFT_ALONE = (
     "past_key", "past_value", "key_lengths", "cu_seqlens_q", "cu_seqlens_kv", "max_seqlen_q", "max_seqlen_kv",
     "prefix_lengths",
 )  # fmt: skip
-_KEPT = ("scale", "kind", "empty_row", "softcap", "window_left", "window_right")
+_KEPT = ("scale", "kind", "empty_row", "mask_means", "softcap", "window_left", "window_right")
 
 
 @dataclass(frozen=True)
@@ -205,24 +205,13 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
         RULE.name,
         [node, *found.swallowed, *views],
         QKV_TO_CONTEXT,
-        [source, None, _key_mask(rewriter, rewriter.input(node, 3)), rewriter.input(node, 4)],
+        [source, None, rewriter.input(node, 3), rewriter.input(node, 4)],
         {"num_heads": found.heads, "layout": found.layout, **kept},
         [found.result],
         at=node,
     )
     if projection is not None:
         rewriter.absorb(RULE.name, [p.node for p in found.linears], projection, "query, key and value side by side")
-
-
-def _key_mask(rewriter: Rewriter, mask: ir.Value | None) -> ir.Value | None:
-    """A mask `[B, 1, 1, S]` that is only `[B, S]` with axes put in: the latter, else the mask as it is."""
-    node = rewriter.producer(mask, "Unsqueeze", "Reshape")
-    if mask is None or node is None or node.domain != "" or node.inputs[0] is None:
-        return mask
-    narrow, wide = rewriter.shape(node.inputs[0]), rewriter.shape(mask)
-    if narrow is None or wide is None or len(narrow) != 2:
-        return mask
-    return node.inputs[0] if wide == (narrow[0], 1, 1, narrow[1]) else mask
 
 
 def _merged_name(linears: Sequence[LinearParts], origin: str) -> str:

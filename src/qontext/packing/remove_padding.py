@@ -263,7 +263,7 @@ class _Pass:
         mask = by_name["mask"]
         if mask is None:
             raise _Refused("it attends to padding: the model gives it no mask")
-        if not self._is_padding_mask(mask):
+        if attributes.get("mask_means") == "ignore" or not self._is_padding_mask(mask):
             raise _Refused(f"its mask {mask.name!r} says more than which tokens are padding")
         for name in ("lengths", "key_lengths", "prefix_lengths", "past_key", "past_value"):
             if by_name.get(name) is not None:

@@ -53,6 +53,22 @@ def test_one_head_with_filled_masks() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_the_layer_of_the_notebook_ends_as_three_steps(dtype: torch.dtype) -> None:
+    """No step of its own for a mask that is compared with zero, whatever type it has."""
+    module = seeded(lambda: SelfAttention(24))
+    model = import_module(module, {"x": random(2, 5, 24), "mask": torch.ones(2, 5, 5).to(dtype)})
+    engine = qx.build(model, tune=False)
+    steps = engine.compiled.programs["encode"].steps
+    assert [step.op for step in steps] == ["Linear", "QKVToContext", "Linear"]
+    assert all(steps[i].inputs[2] >= 0 for i in (0, 2)), "the biases are inside"
+    holes = random(3, 7, 7, seed=1) > 0
+    holes[0, 2] = False
+    inputs = {"x": random(3, 7, 24), "mask": holes.to(dtype) * (1 if dtype == torch.bool else 5)}
+    with torch.no_grad():
+        assert relative_rms(engine.run(inputs)["output"], module(**inputs)) <= TOLERANCE
+
+
 def test_length_first_with_an_additive_mask() -> None:
     module = seeded(lambda: LengthFirstAttention(24, 3))
     model = import_module(module, (random(5, 2, 24), torch.zeros(2, 1, 1, 5)))
