@@ -1,5 +1,9 @@
 """One table of data types: names, torch and ONNX equivalents, widths and tolerances.
 
+Integers of 2 and 4 bits are packed in files only. A tensor of them holds one value to a byte, in int8 or uint8, and
+what the standard operators compute with is such a tensor; torch has no dtype of that width that every release can
+store. Whoever wants packed weights at run time (two values to a byte, low half first) takes a uint8 tensor and says so.
+
 Tolerances are relative RMS errors, ||out - ref|| / ||ref||, against a float64 or float32 reference; they are the
 same on every machine. Integer results are exact.
 """
@@ -12,7 +16,8 @@ import torch
 
 @dataclass(frozen=True)
 class DType:
-    """One data type: `bits` a value, `tolerance` as relative RMS (0 for exact types)."""
+    """One data type: `bits` a value in a file, `torch` the dtype of a tensor, `tolerance` as relative RMS (0 for exact
+    types)."""
 
     name: str
     torch: torch.dtype
@@ -40,14 +45,16 @@ _TABLE = (
     DType("int16", torch.int16, ir.DataType.INT16, 16, 0),
     DType("int8", torch.int8, ir.DataType.INT8, 8, 0),
     DType("uint8", torch.uint8, ir.DataType.UINT8, 8, 0),
-    # int4 is held two to a byte; torch has no dtype of that width that every release can store.
-    DType("int4", torch.uint8, ir.DataType.INT4, 4, 0),
+    DType("int4", torch.int8, ir.DataType.INT4, 4, 0),
+    DType("uint4", torch.uint8, ir.DataType.UINT4, 4, 0),
+    DType("int2", torch.int8, ir.DataType.INT2, 2, 0),
+    DType("uint2", torch.uint8, ir.DataType.UINT2, 2, 0),
     DType("bool", torch.bool, ir.DataType.BOOL, 8, 0),
 )
 
 BY_NAME = {d.name: d for d in _TABLE}
 _BY_ONNX = {d.onnx: d for d in _TABLE}
-_BY_TORCH = {d.torch: d for d in _TABLE if d.name != "int4"}
+_BY_TORCH = {d.torch: d for d in _TABLE if d.bits >= 8}
 _SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64", "fp8": "float8_e4m3"}
 
 FLOATS = ("float32", "float16", "bfloat16")

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import torch
 from node_cases import to_torch
 
+from qontext.graph.narrow import write_down_narrow_types
 from qontext.ops.standard.catalogue import BY_NAME
 from qontext.ops.standard.check import problem
 from qontext.ops.standard.declare import Context
@@ -25,6 +26,7 @@ def attributes_of(node: ir.Node) -> dict[str, Any]:
 def interpret(model: onnx.ModelProto, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The outputs of the model for inputs in the order of the graph."""
     graph = ir.serde.deserialize_model(model).graph
+    write_down_narrow_types(graph)
     values: dict[ir.Value, torch.Tensor] = dict(zip(graph.inputs, inputs, strict=True))
     for initializer in graph.initializers.values():
         values[initializer] = to_torch(initializer.const_value.numpy())

@@ -27,6 +27,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelFormatError, UnsupportedModelError
+from .narrow import NARROW
 from .onnx_tensors import byte_count
 from .onnx_walk import Found
 
@@ -201,14 +202,15 @@ def tensor_of(external: ir.ExternalTensor, files: ExternalFiles) -> ir.TensorPro
     """The tensor itself, a view of the mapped file. Raises UnsupportedModelError for a type that is not held so."""
     kind = external.dtype
     shape = list(external.shape.numpy())
-    if kind.bitwidth < 8 and kind != ir.DataType.INT4:
+    if kind.bitwidth < 8 and kind not in NARROW:
         raise UnsupportedModelError(
-            f"weight {external.name!r} is {kind.name} in external data; allowed are INT4 and types of 8 bits or more"
+            f"weight {external.name!r} is {kind.name} in external data; allowed are integers of 2 and 4 bits, "
+            "and types of 8 bits or more"
         )
     entry = Entry(str(PurePosixPath(external.location)), external.offset or 0, external.nbytes, None)
     mapped = files.map(entry)
-    if kind == ir.DataType.INT4:
-        return ir.Tensor(_nibbles(mapped, entry, shape), dtype=kind, name=external.name)
+    if kind in NARROW:
+        return ir.Tensor(_unpacked(mapped, entry, shape, kind), dtype=kind, name=external.name)
     dtype = np.dtype(kind.numpy())
     count = entry.length // dtype.itemsize
     array = np.frombuffer(mapped, dtype, count, entry.offset) if count else np.empty(0, dtype)
@@ -217,8 +219,12 @@ def tensor_of(external: ir.ExternalTensor, files: ExternalFiles) -> ir.TensorPro
     return ir.Tensor(array.reshape(shape), dtype=kind, name=external.name)
 
 
-def _nibbles(mapped: mmap.mmap | bytes, entry: Entry, shape: list[int]) -> np.ndarray:
-    """Two values to a byte, the first in the low half."""
+def _unpacked(mapped: mmap.mmap | bytes, entry: Entry, shape: list[int], kind: ir.DataType) -> np.ndarray:
+    """Several values to a byte, the first in the lowest bits."""
     packed = np.frombuffer(mapped, np.uint8, entry.length, entry.offset)
-    values = np.stack((packed & 15, packed >> 4), -1).reshape(-1)[: int(np.prod(shape))].astype(np.int8)
-    return np.where(values > 7, values - 16, values).astype(ir.DataType.INT4.numpy()).reshape(shape)
+    bits = kind.bitwidth
+    parts = [packed >> shift & ((1 << bits) - 1) for shift in range(0, 8, bits)]
+    values = np.stack(parts, -1).reshape(-1)[: int(np.prod(shape))].astype(np.int8)
+    if kind in (ir.DataType.INT4, ir.DataType.INT2):
+        values = np.where(values >= 1 << (bits - 1), values - (1 << bits), values)
+    return values.astype(kind.numpy()).reshape(shape)

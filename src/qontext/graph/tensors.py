@@ -28,8 +28,8 @@ def to_torch(tensor: ir.TensorProtocol) -> torch.Tensor:
     if kind.name in ("bfloat16", "float8_e4m3", "float8_e5m2"):
         carrier = np.int16 if kind.bits == 16 else np.uint8
         return torch.from_numpy(np.array(array.view(carrier))).view(kind.torch)
-    if kind.name == "int4":
-        return torch.from_numpy(np.array(array.astype(np.int8)))
+    if kind.bits < 8:
+        return torch.from_numpy(np.array(array.astype(np.int8 if kind.torch == torch.int8 else np.uint8)))
     if not array.flags.writeable or not array.flags.c_contiguous:
         array = np.array(array)  # torch warns about memory that it must not write
     return torch.from_numpy(array)

@@ -10,6 +10,7 @@ from ..errors import GraphError, QontextError, UnsupportedOperatorError, all_pro
 from ..graph.dims import Shape, from_onnx, text
 from ..graph.ledger import Ledger
 from ..graph.model import Model
+from ..graph.narrow import write_down_narrow_types
 from ..graph.onnx_file import read_onnx
 from ..graph.onnx_functions import inline_functions
 from ..graph.onnx_source import Source
@@ -64,6 +65,7 @@ def adopt_graph(model: ir.Model, name: str, source: str, task: str | None = None
     _lift_constants(graph)
     graph.name = graph.name or name
     check_types(graph)
+    write_down_narrow_types(graph)
     check_nodes(graph, ops)
     name_sizes(graph)
     ledger = Ledger()

@@ -5,6 +5,7 @@ place, so they test the fusions too. What fails stands with its reason in `expec
 """
 
 import functools
+import re
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,19 @@ import torch
 import qontext as qx
 from qontext.importers.onnx_model import import_onnx
 
-OPERATORS = ("attention", "layer_normalization", "rms_normalization", "gelu", "rotary_embedding", "softmax", "swish")
+OPERATORS = (
+    "attention",
+    "layer_normalization",
+    "rms_normalization",
+    "gelu",
+    "rotary_embedding",
+    "softmax",
+    "swish",
+    "quantizelinear",
+    "dequantizelinear",
+)
+# Casts from and to integers of 2 and 4 bits.
+_NARROW_CASTS = re.compile(r"test_cast(_no_saturate)?_\w*U?INT[24](_\w+)?")
 
 
 class Case(NamedTuple):
@@ -33,6 +46,8 @@ class Case(NamedTuple):
 def _operator(name: str) -> str | None:
     """The operator whose test this is: its op_type in the names of tests, and nothing else's."""
     body = name.removeprefix("test_")
+    if _NARROW_CASTS.fullmatch(name):
+        return "narrow casts"
     return next((op for op in OPERATORS if body == op or body.startswith(f"{op}_")), None)
 
 
@@ -64,10 +79,14 @@ def expected_failures() -> dict[str, str]:
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A torch tensor of the same values; numpy's bfloat16 comes from another package."""
-    array = np.asarray(array)
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    """A torch tensor of the same values; narrow integers one to a byte."""
+    array = onnx.numpy_helper.to_array(array) if isinstance(array, onnx.TensorProto) else np.asarray(array)
+    name = array.dtype.name
+    if name in ("int4", "int2", "uint4", "uint2"):
+        return torch.from_numpy(array.astype(np.int8 if name.startswith("int") else np.uint8))
+    if name == "bfloat16" or name.startswith("float8"):  # numpy has these from another package
+        held = getattr(torch, name)
+        return torch.from_numpy(array.view(np.int16 if held.itemsize == 2 else np.uint8).copy()).view(held)
     return torch.from_numpy(array.copy())
 
 
@@ -100,7 +119,7 @@ def test_node(name: str) -> None:
 
 def test_the_suite_is_whole() -> None:
     """The counts of onnx 1.23; a newer release may only bring more."""
-    counts = {op: [0, 0] for op in OPERATORS}
+    counts = {op: [0, 0] for op in (*OPERATORS, "narrow casts")}
     for name in cases():
         operator = _operator(name)
         assert operator is not None
@@ -113,6 +132,9 @@ def test_the_suite_is_whole() -> None:
         "rotary_embedding": (8, 8),
         "softmax": (7, 14),
         "swish": (1, 1),
+        "quantizelinear": (13, 0),
+        "dequantizelinear": (13, 0),
+        "narrow casts": (20, 0),
     }
     assert {op: tuple(min(a, b) for a, b in zip(n, least[op], strict=True)) for op, n in counts.items()} == least
 

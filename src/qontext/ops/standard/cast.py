@@ -58,7 +58,10 @@ def cast_like(inputs: Inputs, attributes: Attributes, context: Context) -> torch
 def bit_cast(inputs: Inputs, attributes: Attributes, context: Context) -> torch.Tensor:
     """The bits of x read as the data type `to`, which has the same width."""
     x = needed("BitCast", inputs, 0)
-    dtype = held_as("BitCast", "to", integer("BitCast", attributes, "to"))
+    code = integer("BitCast", attributes, "to")
+    kind, dtype = data_type("BitCast", "to", code), held_as("BitCast", "to", code)
+    if kind in NARROW:
+        raise DTypeError(f"BitCast: the target is {kind.name}, held one value to a byte; allowed are 8 bits and more")
     if dtype.itemsize != x.dtype.itemsize:
         raise DTypeError(
             f"BitCast: the input is {x.dtype} of {x.dtype.itemsize} bytes, the target {dtype} of "
