@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .ops.declare import Op
 from .runtime.executor import Observe
 from .runtime.gpu_executor import GpuExecutor, executor_for
 from .runtime.inputs import prepare_inputs
+from .runtime.magnitudes import near_overflow
 from .runtime.outputs import at
 from .runtime.profile import sample_run_inputs
 
@@ -202,6 +204,8 @@ def build(
     packing: bool = True,
     tune: bool = True,
     graphs: bool = True,
+    keep: Sequence[str] = (),
+    calibration: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     plugins: Sequence[Op] = (),
     rules: Sequence[Rule] = (),
     tuner: Tuner | None = None,
@@ -218,6 +222,9 @@ def build(
         packing: remove padding where the model allows it.
         tune: time rival kernels on this machine (seconds); False takes the first that can run.
         graphs: on a GPU, capture CUDA graphs over bucketed sizes, each on the first batch that needs it.
+        keep: layers that stay in float32 whatever the precision, by name: a module of the model or a node.
+        calibration: inputs as for `run`, one batch or several. A build in fp16 runs them in float32 first, and layers
+            whose results come near the largest number of fp16 (or go beyond) stay in float32.
         plugins: operators of yours that the model uses.
         rules: fusion rules of yours. Those marked `early` run on the normal form, before our rules join operators;
             the others after all of ours.
@@ -230,8 +237,15 @@ def build(
         from .importers import import_model
 
         model = import_model(model, plugins=plugins)
-    settings = Settings(precision, device, max_tokens, max_length, packing, tune, graphs)
-    compiled = compile_model(model, settings, plugins, rules, tuner, log)
+    settings = Settings(precision, device, max_tokens, max_length, packing, tune, graphs, tuple(keep))
+    overflowing = None
+    if calibration is not None and precision == "fp16":
+        plain = replace(settings, precision="fp32", tune=False, graphs=False, keep=())
+        trial = compile_model(model, plain, plugins, rules)
+        batches = [calibration] if isinstance(calibration, Mapping) else list(calibration)
+        measured = Engine(trial, model.name, model.task, model.config, None, model.inputs)
+        overflowing = near_overflow(lambda batch, tap: measured.run(batch, tap), batches, torch.float16)
+    compiled = compile_model(model, settings, plugins, rules, tuner, log, overflowing)
     return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
 
 

@@ -1,16 +1,17 @@
 """From a model to planned programs: clone, fuse, pack, lower, plan."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 import torch
 
+from ..dtypes import by_name
 from ..errors import ArgumentError, DeviceError, all_problems
 from ..fusion.catalogue import RULES, fuse
 from ..fusion.rule import Rule
-from ..graph.ledger import Ledger
+from ..graph.ledger import Ledger, origin_of
 from ..graph.model import Model
 from ..graph.verify import verify
 from ..ops.declare import Op
@@ -21,7 +22,7 @@ from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
 from ..packing.remove_padding import PackingReport, remove_padding
 from .plan import Program, plan_program
-from .precision import PRECISIONS, lower_precision
+from .precision import PRECISIONS, lower_precision, with_readers
 from .tune import Tuner
 
 Log = Callable[[str], None]
@@ -38,6 +39,7 @@ class Settings:
     packing:     remove padding where the model allows it
     tune:        time rival kernels; False takes the first that can
     graphs:      on a GPU, replay CUDA graphs over bucketed sizes
+    keep:        names of layers (nodes, or the modules they come from) that stay in float32
     """
 
     precision: str = "fp32"
@@ -47,11 +49,12 @@ class Settings:
     packing: bool = True
     tune: bool = True
     graphs: bool = True
+    keep: tuple[str, ...] = ()
 
 
 @dataclass
 class Compiled:
-    """A model made ready: what an engine runs, saves and reports."""
+    """A model made ready: what an engine runs, saves and reports. `kept` says which nodes stay in float32, and why."""
 
     settings: Settings
     programs: dict[str, Program]
@@ -60,6 +63,7 @@ class Compiled:
     fused: ir.Graph | None
     tuner: Tuner
     plugins: tuple[Op, ...] = ()
+    kept: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -138,9 +142,12 @@ def compile_model(
     rules: Sequence[Rule] = (),
     tuner: Tuner | None = None,
     log: Log = lambda text: None,
+    overflowing: Mapping[str, float] | None = None,
 ) -> Compiled:
     """Builds the programs of a model; the model itself is left as it was.
 
+    Args:
+        overflowing: nodes whose results are too large for the precision, with the largest magnitude that was seen.
     Raises:
         ArgumentError, DeviceError, PluginError: settings that cannot be used.
         GraphError: a graph that breaks a rule or that nothing can run.
@@ -180,13 +187,36 @@ def compile_model(
         packing = PackingReport("packing was switched off")
     say(f"padding: {packing.reason or f'{packing.packed} nodes run on packed tokens'}")
     ledger.check(graph)
-    lower_precision(graph, settings.precision)
+    kept = kept_nodes(graph, settings, overflowing or {})
+    for name, reason in kept.items():
+        say(f"stays in float32: {name} ({reason})")
+    lower_precision(graph, settings.precision, kept)
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
     program = planned("encode", graph, ops, settings.device, tuner, say)
     seconds = time.perf_counter() - start
     say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls")
-    return Compiled(settings, {"encode": program}, ledger, packing, fused, tuner, tuple(plugins), lines, seconds)
+    programs = {"encode": program}
+    return Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, lines, seconds)
+
+
+def kept_nodes(graph: ir.Graph, settings: Settings, overflowing: Mapping[str, float]) -> dict[str, str]:
+    """Nodes that stay in float32, with the reason. Raises ArgumentError for names in `keep` that no node has."""
+    if settings.precision == "fp32":
+        return {}
+    limit = torch.finfo(by_name(PRECISIONS[settings.precision]).torch).max
+    reasons = {
+        name: f"reaches {most:.3g}, {settings.precision} ends at {limit:.3g}" for name, most in overflowing.items()
+    }
+    unknown = []
+    for wanted in settings.keep:
+        found = [str(n.name) for n in graph if n.name == wanted or f"{origin_of(n)}.".startswith(f"{wanted}.")]
+        reasons |= {name: f"{wanted!r} was asked to stay" for name in found if name not in reasons}
+        if not found:
+            unknown.append(f"no layer is called {wanted!r}; explain(engine) lists the names")
+    if unknown:
+        raise ArgumentError(all_problems("build: keep", unknown))
+    return {name: reasons.get(name, "reads what such a layer gives") for name in with_readers(graph, reasons)}
 
 
 def planned(name: str, graph: ir.Graph, ops: dict[str, Op], device: str, tuner: Tuner, say: Log) -> Program:

@@ -79,7 +79,12 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
     )
     texts["tuning.json"] = _json(compiled.tuner.records)
     texts["report.json"] = _json(
-        {"ledger": asdict(compiled.ledger), "packing": asdict(compiled.packing), "log": compiled.log}
+        {
+            "ledger": asdict(compiled.ledger),
+            "packing": asdict(compiled.packing),
+            "kept": compiled.kept,
+            "log": compiled.log,
+        }
     )
     if facts.tokenizer is not None:
         texts["tokenizer.json"] = facts.tokenizer.encode()
@@ -107,7 +112,7 @@ def read_engine(
     ops = operators(plugins)
     _check_plugins(manifest, plugins)
     raw = _section(box, "facts.json")
-    settings = Settings(**raw["settings"])
+    settings = Settings(**{**raw["settings"], "keep": tuple(raw["settings"].get("keep", ()))})
     if device is not None:
         settings = replace(settings, device=device)
     try:
@@ -135,6 +140,7 @@ def read_engine(
         None,
         tuner,
         tuple(plugins),
+        report.get("kept", {}),
         report["log"] + moved,
     )
     tokenizer = box.texts.get("tokenizer.json")

@@ -1,5 +1,7 @@
 """Lowering float32 compute to bf16 or fp16: weights and activations change their type, inputs and outputs do not."""
 
+from collections.abc import Collection, Set
+
 import onnx_ir as ir
 import torch
 
@@ -11,33 +13,102 @@ from ..graph.tensors import constant_of, to_onnx
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def lower_precision(graph: ir.Graph, precision: str) -> int:
+def lower_precision(graph: ir.Graph, precision: str, kept: Collection[str] = ()) -> int:
     """Turns every float32 weight, constant and cast of a graph into `precision`; returns how many weights changed.
 
     Float inputs are cast on entry, float outputs back to the type they were declared with, so callers see no change.
     Constants beyond the range of the target (mask fills such as -3.4e38) become its largest finite number, and
     infinities stay infinities. Types of values are to be inferred anew afterwards.
+
+    Args:
+        kept: names of nodes that stay in float32, weights and results; casts are put around them.
     """
     kind = by_name(PRECISIONS[precision])
     if kind.name == "float32":
         return 0
+    wide = {n for n in graph if n.name in kept}
+    wide |= {c for n in wide for c in _constants_of(n) if all(user in wide for user, _ in c.outputs[0].uses())}
+    _split_weights(graph, wide)
     changed = 0
     for name, value in graph.initializers.items():
         tensor = constant_of(value)
-        if tensor is not None and tensor.dtype == torch.float32:
+        if tensor is not None and tensor.dtype == torch.float32 and not _only_for(value, wide):
             value.const_value = to_onnx(narrow(tensor, kind.torch), name)
             value.dtype = kind.onnx
             value.meta.pop("torch", None)
             changed += 1
     for node in graph:
-        _retype(node, kind.torch, kind.onnx)
+        if node not in wide:
+            _retype(node, kind.torch, kind.onnx)
     for value in graph.inputs:
         if value.dtype == ir.DataType.FLOAT and value.uses():
-            _cast_input(graph, value, kind.onnx)
+            _cast_input(graph, value, kind.onnx, wide)
     for i, value in enumerate(list(graph.outputs)):
-        if value.dtype == ir.DataType.FLOAT:
+        if value.dtype == ir.DataType.FLOAT and value.producer() not in wide:
             _cast_output(graph, i, value)
+    _cast_around(graph, wide, kind.onnx)
     return changed
+
+
+def _constants_of(node: ir.Node) -> list[ir.Node]:
+    """The Constant nodes that a node reads."""
+    producers = [v.producer() for v in node.inputs if v is not None]
+    return [p for p in producers if p is not None and p.op_type == "Constant" and p.domain == ""]
+
+
+def _only_for(value: ir.Value, wide: Set[ir.Node]) -> bool:
+    """Whether a weight is read by nodes that stay wide, and by no other."""
+    return bool(value.uses()) and all(user in wide for user, _ in value.uses()) and not value.is_graph_output()
+
+
+def _split_weights(graph: ir.Graph, wide: Set[ir.Node]) -> None:
+    """Gives nodes that stay wide a float32 copy of the weights that they share with others."""
+    for name, value in list(graph.initializers.items()):
+        tensor = constant_of(value)
+        users = [(user, index) for user, index in value.uses() if user in wide]
+        if tensor is None or tensor.dtype != torch.float32 or not users or _only_for(value, wide):
+            continue
+        copy = ir.Value(name=f"{name}/float32", type=value.type, shape=value.shape)
+        copy.const_value = to_onnx(tensor, copy.name)
+        graph.register_initializer(copy)
+        for user, index in users:
+            user.replace_input_with(index, copy)
+
+
+def _cast_around(graph: ir.Graph, wide: Set[ir.Node], low: ir.DataType) -> None:
+    """Casts between nodes that stay wide and the others, one for each value and direction."""
+    up: dict[ir.Value, ir.Value] = {}
+    for node in [n for n in graph if n in wide]:
+        for index, value in enumerate(node.inputs):
+            producer = None if value is None else value.producer()
+            if value is None or producer is None or producer in wide or value.dtype != ir.DataType.FLOAT:
+                continue
+            if value not in up:
+                cast = _cast(value, ir.DataType.FLOAT, f"precision/up/{value.name}")
+                graph.insert_after(producer, cast)
+                up[value] = cast.outputs[0]
+            node.replace_input_with(index, up[value])
+        for value in node.outputs:
+            readers = [(user, index) for user, index in value.uses() if user not in wide]
+            if value.dtype == ir.DataType.FLOAT and readers:
+                cast = _cast(value, low, f"precision/down/{value.name}")
+                graph.insert_after(node, cast)
+                for user, index in readers:
+                    user.replace_input_with(index, cast.outputs[0])
+
+
+def _cast(value: ir.Value, to: ir.DataType, name: str) -> ir.Node:
+    node = ir.Node("", "Cast", [value], attributes_of({"to": int(to)}), num_outputs=1, name=name)
+    node.outputs[0].name = name
+    set_origin(node, "precision")
+    return node
+
+
+def with_readers(graph: ir.Graph, names: Collection[str]) -> list[str]:
+    """Names of nodes and of those that read their results, in order: what is too large for a type is read wide too."""
+    chosen = [n for n in graph if n.name in names]
+    readers = {user for n in chosen for v in n.outputs for user, _ in v.uses()}
+    return [str(n.name) for n in graph if n in readers or n in chosen]
 
 
 def narrow(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -68,13 +139,11 @@ def _retype(node: ir.Node, dtype: torch.dtype, onnx_type: ir.DataType) -> None:
             value.meta.pop("torch", None)
 
 
-def _cast_input(graph: ir.Graph, value: ir.Value, to: ir.DataType) -> None:
-    readers = list(value.uses())
-    node = ir.Node(
-        "", "Cast", [value], attributes_of({"to": int(to)}), num_outputs=1, name=f"precision/in/{value.name}"
-    )
-    node.outputs[0].name = node.name
-    set_origin(node, "precision")
+def _cast_input(graph: ir.Graph, value: ir.Value, to: ir.DataType, wide: Set[ir.Node]) -> None:
+    readers = [(user, index) for user, index in value.uses() if user not in wide]
+    if not readers:
+        return
+    node = _cast(value, to, f"precision/in/{value.name}")
     for user, index in readers:
         user.replace_input_with(index, node.outputs[0])
     graph.insert_before(next(iter(graph)), node)

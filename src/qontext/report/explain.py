@@ -80,6 +80,8 @@ def explain(engine: Engine, batch: int = 8, length: int = 128, measure: bool = T
         data["steps"] = _measured_steps(profiled, ceilings)
     else:
         data["steps"] = [_step(s) for s in program.steps]
+    for row in data["steps"]:
+        row["kept"] = compiled.kept.get(row["name"], "")
     return Explanation(data)
 
 

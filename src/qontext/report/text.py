@@ -7,7 +7,7 @@ from typing import Any
 def render(data: Mapping[str, Any]) -> str:
     """The whole report."""
     parts = [_head(data), _operators(data), _fusions(data["fusions"]), _refusals(data["refusals"])]
-    parts += [_packing(data["packing"]), _steps(data)]
+    parts += [_packing(data["packing"]), _kept(data["steps"]), _steps(data)]
     return "\n\n".join(p for p in parts if p)
 
 
@@ -64,6 +64,13 @@ def _packing(packing: Mapping[str, Any]) -> str:
     lines = [f"Padding removed: {packing['packed']} nodes run on packed tokens"]
     lines += [f"  padded: {n['op']} {n['node']}: {n['reason']}" for n in packing["left_padded"]]
     return "\n".join(lines)
+
+
+def _kept(steps: Sequence[Mapping[str, Any]]) -> str:
+    kept = [s for s in steps if s["kept"]]
+    if not kept:
+        return ""
+    return "\n".join(["Kept in float32", *(f"  {s['op']} {s['origin'] or s['name']}: {s['kept']}" for s in kept)])
 
 
 def _steps(data: Mapping[str, Any]) -> str:
