@@ -3,10 +3,10 @@
 y = act(x W^T + bias) + residual, layouts and limits as in `gpu_kernel.py`.
 
 A program stays and takes every `programs`-th tile. One warp copies operands into a ring of STAGES buffers through
-tensor maps; two teams of four warps take the tiles in turns, each with its accumulator in registers. As the ring is
-filled tile by tile, a team gets its operands when the other one is through with its product: bias, activation and
-store of one team then run beside the matrix products of the other. A result goes through shared memory, from where a
-tensor map stores it.
+tensor maps; two teams of four warps take the tiles in turns, each with its accumulator in registers. A team begins its
+product when the other one has issued the last step of its own: bias, activation and store of one team then run beside
+the matrix products of the other. (It must not begin earlier: barriers of the ring tell odd from even rounds only.)
+A result goes through shared memory, from where a tensor map stores it.
 """
 
 # mypy: ignore-errors
@@ -43,7 +43,7 @@ def place_of(tile, tiles_of_rows, N: gl.constexpr):
 def produce(maps, rings, tiles_of_rows, tiles, programs, N: gl.constexpr, K: gl.constexpr, STAGES: gl.constexpr):
     """One warp: operands of every step of every tile, as soon as a buffer is free."""
     x_map, weight_map, _ = maps
-    xs, weights, ready, free = rings
+    xs, weights, ready, free, _ = rings
     step = 0
     for tile in range(gl.program_id(0), tiles, programs):
         row, column = place_of(tile, tiles_of_rows, N)
@@ -63,12 +63,15 @@ def consume(
 ):  # fmt: skip
     """One team of four warps: the products and results of every second tile of the program."""
     _, _, y_map = maps
-    xs, weights, ready, free = rings
+    xs, weights, ready, free, turns = rings
     steps: gl.constexpr = (K + DEPTH - 1) // DEPTH
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, TILE, 16])
     step = team * steps
+    turn = team + 1
     for tile in range(gl.program_id(0) + team * programs, tiles, 2 * programs):
         acc = gl.zeros([TILE, TILE], gl.float32, layout)
+        mbarrier.wait(turns.index(team), turn & 1)
+        turn += 1
         for k in range(steps):
             stage = step % STAGES
             mbarrier.wait(ready.index(stage), step // STAGES & 1)
@@ -77,6 +80,7 @@ def consume(
             acc = warpgroup_mma_wait(1, deps=[acc])
             mbarrier.arrive(free.index((step + STAGES - 1) % STAGES), count=1, pred=k > 0)
             step += 1
+        mbarrier.arrive(turns.index(1 - team), count=1)
         acc = warpgroup_mma_wait(0, deps=[acc])
         mbarrier.arrive(free.index((step + STAGES - 1) % STAGES), count=1)
         step += steps
@@ -112,6 +116,9 @@ def linear_alternating(
     held = gl.allocate_shared_memory(dtype, [2, TILE, TILE], y_map.layout)
     ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    turns = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    for team in gl.static_range(2):
+        mbarrier.init(turns.index(team), count=1)
     for stage in gl.static_range(STAGES):
         mbarrier.init(ready.index(stage), count=1)
         mbarrier.init(free.index(stage), count=1)
@@ -120,7 +127,7 @@ def linear_alternating(
     tiles_of_rows = (rows + TILE - 1) // TILE
     tiles = tiles_of_rows * ((N + TILE - 1) // TILE)
     maps = (x_map, weight_map, y_map)
-    rings = (xs, weights, ready, free)
+    rings = (xs, weights, ready, free, turns)
     gl.warp_specialize(
         [
             (

@@ -14,7 +14,7 @@ from ..call import Bound, Call, Kernel
 from ..gpu_activation import bind_finish
 from ..gpu_launch import triton_is_here
 from ..kernel_checks import dtypes_are, last_axis, rank_known
-from ..native_kernel import even_or_none
+from ..native_kernel import even, even_or_none
 
 # (x [R, K], weight transposed [K, M], bias, residual [R, M], y [R, M]): fills y.
 Rows = Callable[[Any, Any, Any, Any, Any], Any]
@@ -89,7 +89,7 @@ def _bind(call: Call) -> Bound:
         shape = (*x.shape[:-1], w.shape[1])
         y = x.new_empty(shape) if out is None else out[0]
         if y.numel():
-            flat = None if residual is None else residual.reshape(-1, shape[-1])
+            flat = None if residual is None else even(residual).view(-1, shape[-1])
             compute(x.reshape(-1, x.shape[-1]), w, even_or_none(inputs[2]), flat, y.view(-1, shape[-1]))
         return y
 
