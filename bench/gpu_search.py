@@ -55,13 +55,11 @@ TILES = (
     (64, 32, 128, 4, 3), (64, 32, 64, 2, 5), (128, 64, 64, 6, 5), (128, 32, 64, 4, 5),
 )  # fmt: skip
 WEIGHTS = ((3072, 768), (768, 3072), (4096, 1024), (1024, 4096))
-# Rows and columns of a tile, depth, warps, stages, programs a multiprocessor holds (0: one a tile), subtiles.
+# Rows and columns of a tile, depth, warps, stages, programs a multiprocessor holds (0: one a tile).
 SHAPES = (
-    (128, 256, 64, 8, 3, 1, 1), (128, 256, 64, 8, 4, 1, 2), (128, 256, 64, 8, 3, 0, 1),
-    (128, 128, 64, 4, 3, 2, 1), (128, 128, 64, 4, 3, 0, 1), (128, 128, 64, 8, 4, 1, 1),
-    (256, 128, 64, 8, 3, 1, 1), (128, 128, 64, 8, 5, 0, 1), (128, 64, 64, 4, 5, 0, 1),
-    (64, 128, 64, 4, 5, 0, 1), (64, 64, 64, 4, 6, 0, 1), (64, 64, 128, 4, 4, 0, 1),
-    (128, 64, 128, 4, 3, 0, 1),
+    (128, 256, 64, 8, 3, 1), (128, 256, 64, 8, 3, 0), (128, 128, 64, 4, 3, 2), (128, 128, 64, 4, 3, 0),
+    (128, 128, 64, 8, 4, 1), (256, 128, 64, 8, 3, 1), (128, 128, 64, 8, 5, 0), (128, 64, 64, 4, 5, 0),
+    (64, 128, 64, 4, 5, 0), (64, 64, 64, 4, 6, 0), (64, 64, 128, 4, 4, 0), (128, 64, 128, 4, 3, 0),
 )  # fmt: skip
 
 
@@ -130,18 +128,18 @@ def tile_variants() -> Iterator[Variant]:
 def persistent_variants() -> Iterator[Variant]:
     for (n, k), rows in itertools.product(WEIGHTS, (128, 384, 1024, 4096, 16384)):
         p = Product(rows, n, k)
-        for bm, bn, bk, warps, stages, residents, subtiles in SHAPES:
+        for bm, bn, bk, warps, stages, residents in SHAPES:
             tiles = blocks(rows, bm) * blocks(n, bn)
             if tiles < 40 or (min(bm, bn) == 64 and rows > 1024):
                 continue
             programs = min(tiles, 132 * residents) if residents else tiles
             yield Variant(
-                p.case, f"{bm}x{bn}x{bk} w{warps} s{stages} r{residents} sub{subtiles}",
+                p.case, f"{bm}x{bn}x{bk} w{warps} s{stages} r{residents}",
                 linear_persistent, (programs,),
-                lambda i, p=p, c=(bm, bn, bk), g=programs, s=subtiles: (
+                lambda i, p=p, c=(bm, bn, bk), g=programs: (
                     TensorDescriptor.from_tensor(p.x, [c[0], c[2]]),
                     TensorDescriptor.from_tensor(p.weights[i], [c[1], c[2]]),
-                    p.bias, None, p.y, p.rows, g, p.n, p.k, *c, 8, p.kind, s, True),
+                    p.bias, None, p.y, p.rows, g, p.n, p.k, *c, 8, p.kind, True),
                 {"num_warps": warps, "num_stages": stages, "launch_pdl": True}, p.wanted, lambda p=p: p.y, p.sets,
             )  # fmt: skip
 

@@ -81,15 +81,16 @@ def linear_tile(
     else:
         inside = (row < rows)[:, None] & (column < N)[None, :]
         at = row.to(tl.int64)[:, None] * N + column[None, :]
-        size = rows.to(tl.int64) * N
-        tl.store(partial + split * size + at, acc, inside, cache_modifier=".cg")
+        part = partial + at
+        tl.store(part + split.to(tl.int64) * rows * N, acc, inside, cache_modifier=".cg")
         # Every thread's part has to be stored before one of them says so.
         tl.debug_barrier()
         arrived = tl.atomic_add(arrivals + tile, 1, sem="acq_rel")
         if arrived == SPLITS - 1:
-            acc = tl.load(partial + at, inside, 0.0, cache_modifier=".cg")
-            for other in range(1, SPLITS):
-                acc += tl.load(partial + other * size + at, inside, 0.0, cache_modifier=".cg")
+            acc = tl.zeros([ROWS, COLUMNS], tl.float32)
+            for _ in tl.static_range(SPLITS):
+                acc += tl.load(part, inside, 0.0, cache_modifier=".cg")
+                part += tl.cast(rows, tl.int64) * N
             tl.store(arrivals + tile, 0)
             store_result(acc, bias, residual, y, row, column, rows, N, KIND)
 
@@ -98,13 +99,13 @@ def linear_tile(
 def linear_persistent(
     x_tiles, weight_tiles, bias, residual, y, rows, programs,
     N: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    GROUP: tl.constexpr, KIND: tl.constexpr, SUBTILES: tl.constexpr, OVERLAP: tl.constexpr,
+    GROUP: tl.constexpr, KIND: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Each program computes every `programs`-th tile of y; operands come through tensor-map copies.
 
     x_tiles, weight_tiles: descriptors of x with blocks [ROWS, DEPTH] and of weight with blocks [COLUMNS, DEPTH]; what
     lies outside reads as zeros. Tiles are numbered in groups of GROUP rows of tiles, so that those in flight share
-    operands in the second-level cache. The result is finished in SUBTILES (1 or 2) pieces of columns.
+    operands in the second-level cache.
     """
     tiles_of_rows = tl.cdiv(rows, ROWS)
     tiles_of_columns: tl.constexpr = (N + COLUMNS - 1) // COLUMNS
@@ -123,12 +124,5 @@ def linear_persistent(
             b = weight_tiles.load([first_column, k])
             acc = tl.dot(a, b.T, acc)
         row = first_row + tl.arange(0, ROWS)
-        if SUBTILES == 1:
-            column = first_column + tl.arange(0, COLUMNS)
-            store_result(acc, bias, residual, y, row, column, rows, N, KIND)
-        else:
-            halves = tl.permute(tl.reshape(acc, [ROWS, 2, COLUMNS // 2]), [0, 2, 1])
-            left, right = tl.split(halves)
-            column = first_column + tl.arange(0, COLUMNS // 2)
-            store_result(left, bias, residual, y, row, column, rows, N, KIND)
-            store_result(right, bias, residual, y, row, column + COLUMNS // 2, rows, N, KIND)
+        column = first_column + tl.arange(0, COLUMNS)
+        store_result(acc, bias, residual, y, row, column, rows, N, KIND)

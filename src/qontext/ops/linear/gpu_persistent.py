@@ -1,7 +1,7 @@
 """Linear for many rows: programs that stay and take tile after tile, operands by Hopper's tensor-map copies.
 
 Worth its while against the vendor's library where the activation (exact GELU above all) or the residual spares a pass
-over the result. The planner times the shapes below.
+over the result, with some hundred rows. The planner times it against the others.
 """
 
 import functools
@@ -23,29 +23,21 @@ _INTERPRETED_PROGRAMS = 3
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows and columns of a tile of y, depth of a step along K, warps, stages, and programs a multiprocessor holds.
-
-    subtiles: 1, or 2 to finish the result in halves, which takes fewer registers
-    """
+    """Rows and columns of a tile of y, depth of a step along K, warps and stages."""
 
     rows: int
     columns: int
     depth: int
     warps: int
     stages: int
-    residents: int = 1
-    subtiles: int = 1
 
     @property
     def name(self) -> str:
         return f"triton.linear.{self.rows}x{self.columns}x{self.depth}"
 
 
-SHAPES = (
-    Shape(128, 256, 64, 8, 4, subtiles=2),
-    Shape(256, 128, 64, 8, 3),
-    Shape(128, 128, 64, 8, 4),
-)
+# Larger tiles gain with some thousand rows, where the kernel for Hopper (`gpu_alternating.py`) beats them all.
+SHAPES = (Shape(128, 128, 64, 8, 4),)
 
 
 @functools.cache
@@ -103,12 +95,12 @@ def bind(shape: Shape, call: Call) -> Bound:
         rows = x.numel() // k
         if rows == 0:
             return y
-        room = multiprocessors(x.device.index) * shape.residents if x.is_cuda else _INTERPRETED_PROGRAMS
+        room = multiprocessors(x.device.index) if x.is_cuda else _INTERPRETED_PROGRAMS
         programs = min(room, blocks(rows, shape.rows) * blocks(n, shape.columns))
         linear_persistent[(programs,)](
             _described(x.view(rows, k), shape.rows, shape.depth), _described(weight, shape.columns, shape.depth),
             bias, residual, y, rows, programs,
-            n, k, shape.rows, shape.columns, shape.depth, _GROUP, kind, shape.subtiles, overlap,
+            n, k, shape.rows, shape.columns, shape.depth, _GROUP, kind, overlap,
             num_warps=shape.warps, num_stages=shape.stages, launch_pdl=overlap,
         )  # fmt: skip
         return y
