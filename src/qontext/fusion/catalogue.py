@@ -12,6 +12,7 @@ from . import (
     embedding,
     folding,
     gelu,
+    leading_axes,
     mask_operand,
     masks,
     norms,
@@ -46,6 +47,7 @@ NORMAL_FORM: tuple[Rule, ...] = (
 MERGING: tuple[Rule, ...] = (
     qkv.RULE,
     mask_operand.RULE,
+    leading_axes.RULE,
     activation.RULE,
     embedding.RULE,
     skip_norm.RULE,

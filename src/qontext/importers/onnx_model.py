@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ..errors import GraphError, QontextError, UnsupportedOperatorError, all_problems
+from ..errors import GraphError, QontextError, ShapeError, UnsupportedOperatorError, all_problems
 from ..graph.dims import Shape, from_onnx, text
 from ..graph.ledger import Ledger
 from ..graph.model import Model
@@ -19,6 +19,7 @@ from ..ops.declare import Op
 from ..ops.infer import Inference
 from ..ops.operators import operators
 from . import contrib
+from .onnx_fixed_sizes import fix_size
 from .onnx_growth import Growth, check_growth
 from .onnx_inputs import attention_mask_of, check_types, longest_of, name_sizes, rules_of
 from .onnx_names import name_nodes, set_origins
@@ -128,10 +129,22 @@ def _opset(graph: ir.Graph) -> int:
 
 
 def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> Inference:
-    """Converts foreign nodes and infers all of them, in order, then compares with what the file declares."""
+    """Converts foreign nodes and infers all of them, in order, then compares with what the file declares.
+
+    Once more for each size that turns out to be fixed.
+    """
     declared = {v: (v.dtype, from_onnx(v.shape)) for node in graph for v in node.outputs}
     for value in declared:
         value.shape = None  # where nothing can be inferred, what the file says is not to be relied on
+    inference = None
+    while inference is None:
+        inference = _infer_once(graph, ops, ledger)
+    _compare(declared, inference)
+    return inference
+
+
+def _infer_once(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> Inference | None:
+    """None when a size of the inputs was fixed on the way."""
     inference = Inference(ops, _opset(graph))
     growth = Growth(graph)
     for value in graph.inputs:
@@ -148,11 +161,12 @@ def _infer(graph: ir.Graph, ops: Mapping[str, Op], ledger: Ledger) -> Inference:
         try:
             inference.infer(node)
         except QontextError as error:
+            if isinstance(error, ShapeError) and fix_size(graph, node, inference):
+                return None
             if repr(node.name) in error.message:
                 raise
             raise type(error)(f"node {node.name!r} ({node.op_type}): {error.message}") from error
         growth.count(node, inference)
-    _compare(declared, inference)
     return inference
 
 
