@@ -8,7 +8,8 @@ tuning.json    kernel timings by machine       report.json  ledger, packing, bui
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -108,48 +109,57 @@ def read_engine(
     """
     box = Container(path)
     manifest = _section(box, "manifest.json")
-    _check_manifest(box, manifest)
+    with _understood(box, "manifest.json"):
+        _check_manifest(box, manifest)
+        _check_plugins(manifest, plugins)
+        names = [(str(name), box.texts[f"programs/{name}.onnx"]) for name in manifest["programs"]]
     ops = operators(plugins)
-    _check_plugins(manifest, plugins)
     raw = _section(box, "facts.json")
-    settings = Settings(**{**raw["settings"], "keep": tuple(raw["settings"].get("keep", ()))})
+    with _understood(box, "facts.json"):
+        settings = Settings(**{**raw["settings"], "keep": tuple(raw["settings"].get("keep", ()))})
+        tokenizer = box.texts.get("tokenizer.json")
+        facts = Facts(
+            raw["name"],
+            raw["task"],
+            dict(raw["config"]),
+            None if tokenizer is None else tokenizer.decode(),
+            {n: InputRule(**r) for n, r in raw["inputs"].items()},
+        )
     if device is not None:
         settings = replace(settings, device=device)
     try:
-        check_settings(settings)
+        with _understood(box, "facts.json"):
+            check_settings(settings)
     except DeviceError as error:
         advice = "" if device else f"; or load it for the processor: load({box.path.name!r}, device='cpu')"
         raise DeviceError(f"{box.path.name} was built on {manifest['built_on']}: {error.message}{advice}") from error
     report = _section(box, "report.json")
+    with _understood(box, "report.json"):
+        ledger, packing = _ledger(report["ledger"]), _packing(report["packing"])
+        kept, lines = dict(report.get("kept", {})), list(report["log"])
     here = device_of(settings.device).name
     moved = []
     if here != manifest["built_on"]:
         moved.append(f"built on {manifest['built_on']}, loaded on {here}: kernels are chosen and timed anew")
         log(moved[0])
-    tuner = Tuner(_section(box, "tuning.json"), repeats=7 if settings.tune else 0)
+    timings = _section(box, "tuning.json")
+    with _understood(box, "tuning.json"):
+        tuner = Tuner(timings, repeats=7 if settings.tune else 0)
     programs = {}
-    for name in manifest["programs"]:
-        graph = _graph(box.texts[f"programs/{name}.onnx"], box.tensors)
+    for name, data in names:
+        graph = _graph(data, box.tensors)
         verify(graph, known_nodes(ops), updates_of(ops), after="loading")
         programs[name] = planned(name, graph, ops, settings.device, tuner, log)
     compiled = Compiled(
         settings,
         programs,
-        _ledger(report["ledger"]),
-        _packing(report["packing"]),
+        ledger,
+        packing,
         None,
         tuner,
         tuple(plugins),
-        report.get("kept", {}),
-        report["log"] + moved,
-    )
-    tokenizer = box.texts.get("tokenizer.json")
-    facts = Facts(
-        raw["name"],
-        raw["task"],
-        raw["config"],
-        None if tokenizer is None else tokenizer.decode(),
-        {n: InputRule(**r) for n, r in raw["inputs"].items()},
+        kept,
+        lines + moved,
     )
     return compiled, facts
 
@@ -201,6 +211,18 @@ def _check_plugins(manifest: Mapping[str, Any], plugins: Sequence[Op]) -> None:
             )
     if problems:
         raise PluginError(all_problems("the engine's plugins", problems))
+
+
+@contextmanager
+def _understood(box: Container, section: str) -> Iterator[None]:
+    """Whole sections can still be of another shape: written by other hands, with hashes that fit."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise EngineFileError(
+            f"{box.path.name}: {section} is not what qontext writes ({type(error).__name__}: {str(error)[:200]}); "
+            "build the engine again"
+        ) from error
 
 
 def _json(value: Any) -> bytes:
