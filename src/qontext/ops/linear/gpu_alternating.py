@@ -15,6 +15,7 @@ from .gpu_persistent import least_rows, multiprocessors, worth_an_epilogue
 from .gpu_tiles import halves_of_numbers, sizes
 
 _HOPPER = 90
+_LEAST_ROWS = 512  # below, there is not a tile for each team
 _STAGES = 5
 _TILE, _DEPTH = 128, 64
 
@@ -27,7 +28,7 @@ def supports(call: Call) -> str | None:
     capability = compute_capability(call)
     if capability != _HOPPER:
         return f"the device is sm_{capability}, the kernel is written for sm_{_HOPPER}"
-    return worth_an_epilogue(call) or least_rows(call)
+    return worth_an_epilogue(call) or least_rows(call, _LEAST_ROWS)
 
 
 def maps_of(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> tuple[Any, Any, Any]:

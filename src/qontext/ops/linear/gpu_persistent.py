@@ -16,7 +16,8 @@ from ..gpu_launch import blocks, compute_capability, may_overlap
 from ..native_kernel import even_or_none
 from .gpu_tiles import halves_of_numbers, sizes
 
-_LEAST_ROWS = 384
+_CAPABLE = (90, 100, 103)
+_LEAST_ROWS = 256
 _GROUP = 8
 _INTERPRETED_PROGRAMS = 3
 
@@ -51,9 +52,10 @@ def supports(shape: Shape, call: Call) -> str | None:
     if reason is not None:
         return reason
     capability = compute_capability(call)
-    if capability < 90:
-        return f"the device has compute capability {capability / 10}, tensor-map copies need 9.0"
-    return worth_an_epilogue(call) or least_rows(call)
+    if capability not in _CAPABLE:
+        able = ", ".join(f"sm_{c}" for c in _CAPABLE)
+        return f"the device is sm_{capability}, the kernel needs tensor maps and 160 KiB of shared memory: {able}"
+    return worth_an_epilogue(call) or least_rows(call, _LEAST_ROWS)
 
 
 def worth_an_epilogue(call: Call) -> str | None:
@@ -63,11 +65,11 @@ def worth_an_epilogue(call: Call) -> str | None:
     return "there is neither an activation nor a residual, so it would spare 0 passes over the result"
 
 
-def least_rows(call: Call) -> str | None:
-    """Programs that take several tiles need rows for them."""
+def least_rows(call: Call, least: int) -> str | None:
+    """None when x has that many rows, or a number of them that is not known yet."""
     rows, _, _ = sizes(call)
-    if rows is not None and 0 < rows < _LEAST_ROWS:
-        return f"x has {rows} rows, this kernel is meant for at least {_LEAST_ROWS}"
+    if rows is not None and 0 < rows < least:
+        return f"x has {rows} rows, this kernel is meant for at least {least}"
     return None
 
 

@@ -93,7 +93,7 @@ def supports(tile: Tile, call: Call) -> str | None:
 
 
 def bind(tile: Tile, call: Call) -> Bound:
-    """Linear by this tile for any number of rows."""
+    """Linear by this tile for any number of rows; one launch of it at a time, as programs of a tile count arrivals."""
     from .gpu_kernel import linear_tile
 
     _, n, k = sizes(call)
