@@ -13,7 +13,7 @@ from . import native
 from .builder.compile import Compiled, Settings, compile_model
 from .builder.engine_file import Facts, read_engine, write_engine
 from .builder.tune import Tuner
-from .errors import ArgumentError
+from .errors import ArgumentError, InputError
 from .fusion.rule import Rule
 from .graph.dims import Dim
 from .graph.model import InputRule, Model
@@ -24,6 +24,7 @@ from .runtime.gpu_executor import GpuExecutor, executor_for
 from .runtime.inputs import prepare_inputs
 from .runtime.magnitudes import near_overflow
 from .runtime.outputs import at
+from .runtime.packed import as_one_row, token_outputs
 from .runtime.profile import sample_run_inputs
 
 
@@ -86,14 +87,17 @@ class Engine:
         inputs: Mapping[str, Any],
         observe: Observe | None = None,
         output_device: str | torch.device | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> dict[str, Any]:
-        """Runs the model once on a padded batch of any size below the limits.
+        """Runs the model once on a batch of any size below the limits, padded or packed.
 
         Args:
             inputs: arrays by input name; numpy arrays, torch tensors or nested lists. Ids and masks are `[B, S]`.
             observe: called with (step, outputs) after every step; the tensors are only valid during the call.
             output_device: where the outputs go ("cpu", "cuda"): by default to the device of the first tensor that came
                 in, else to the host. On a GPU they are ready when the current stream has come there.
+            lengths: of sequences that are packed one after the other: inputs are then `[T]`, without a mask, and
+                outputs with a row a token are `[T, ...]`. Nothing is read back from a GPU.
         Returns:
             Outputs by name in declared order: torch tensors when a torch tensor came in or a device was named, else
             numpy arrays. They belong to the caller. Padded positions are zero.
@@ -102,11 +106,32 @@ class Engine:
             DeviceError: the GPU has too little memory for this batch, or reports a fault.
         """
         program = self.compiled.programs["encode"]
+        if lengths is not None:
+            outputs = self._packed(inputs, lengths)
+            return self._handed_out(outputs, inputs, output_device)
         prepared = prepare_inputs(program, self.input_rules, inputs, self.settings.max_tokens, self.max_length)
         if any(t.numel() == 0 for t in prepared.tensors.values()):
             outputs = self._nothing(prepared.tensors)
         else:
             outputs = self._executors["encode"].run(prepared.tensors, observe, prepared.check, prepared.ones)
+        return self._handed_out(outputs, inputs, output_device)
+
+    def _packed(self, inputs: Mapping[str, Any], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Outputs of a packed batch."""
+        program = self.compiled.programs["encode"]
+        row, found = as_one_row(program, self.input_rules, inputs, lengths, self.max_length)
+        prepared = prepare_inputs(program, self.input_rules, row, self.settings.max_tokens, None)
+        if not len(found.token_index):
+            raise InputError("run: packed input without a token")
+        outputs = self._executors["encode"].run_packed(prepared.tensors, found, prepared.check)
+        packed = token_outputs(program)
+        return {name: tensor.squeeze(0) if name in packed else tensor for name, tensor in outputs.items()}
+
+    @staticmethod
+    def _handed_out(
+        outputs: Mapping[str, torch.Tensor], inputs: Mapping[str, Any], output_device: str | torch.device | None
+    ) -> dict[str, Any]:
+        """The outputs where the caller wants them, as torch tensors or arrays."""
         first = next((x for x in inputs.values() if isinstance(x, torch.Tensor)), None)
         if output_device is None and first is None:
             return {name: _numpy(tensor) for name, tensor in at(outputs, torch.device("cpu")).items()}

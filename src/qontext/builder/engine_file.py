@@ -112,6 +112,7 @@ def read_engine(
     with _understood(box, "manifest.json"):
         _check_manifest(box, manifest)
         _check_plugins(manifest, plugins)
+        built_on = manifest["built_on"]
         names = [(str(name), box.texts[f"programs/{name}.onnx"]) for name in manifest["programs"]]
     ops = operators(plugins)
     raw = _section(box, "facts.json")
@@ -132,15 +133,15 @@ def read_engine(
             check_settings(settings)
     except DeviceError as error:
         advice = "" if device else f"; or load it for the processor: load({box.path.name!r}, device='cpu')"
-        raise DeviceError(f"{box.path.name} was built on {manifest['built_on']}: {error.message}{advice}") from error
+        raise DeviceError(f"{box.path.name} was built on {built_on}: {error.message}{advice}") from error
     report = _section(box, "report.json")
     with _understood(box, "report.json"):
         ledger, packing = _ledger(report["ledger"]), _packing(report["packing"])
         kept, lines = dict(report.get("kept", {})), list(report["log"])
     here = device_of(settings.device).name
     moved = []
-    if here != manifest["built_on"]:
-        moved.append(f"built on {manifest['built_on']}, loaded on {here}: kernels are chosen and timed anew")
+    if here != built_on:
+        moved.append(f"built on {built_on}, loaded on {here}: kernels are chosen and timed anew")
         log(moved[0])
     timings = _section(box, "tuning.json")
     with _understood(box, "tuning.json"):

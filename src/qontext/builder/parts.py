@@ -120,6 +120,13 @@ def _symbols_of(packer: "Step", operands: Sequence[Operand | None]) -> tuple[str
     return index.shape[0].symbols[0], mask.shape[0].symbols[0]
 
 
+def treats_tokens_apart(step: "Step") -> bool:
+    """Every row is treated by itself, or every sequence by the lengths that the step is given."""
+    if step.kernel.startswith("onnx."):
+        return step.op in ELEMENTWISE
+    return step.token_wise or step.op in _BY_SEQUENCE
+
+
 def _fits_core(step: "Step", operands: Sequence[Operand | None], constants: Set[int], symbols: tuple[str, str]) -> bool:
     """Every row or sequence is treated by itself, and all sizes come from packed tokens and sequences."""
     standard = step.kernel.startswith("onnx.")

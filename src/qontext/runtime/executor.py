@@ -11,6 +11,8 @@ from ..builder.ranges import pick
 from ..errors import InputError, QontextError
 from ..graph.dims import Dim
 from ..ops.call import Bound
+from .full import without_padding
+from .packed import GivenIndex, Lengths, batch_symbol
 
 _REMEMBERED = 64  # sizes a step remembers views for
 
@@ -63,6 +65,30 @@ class Executor:
             table, sizes = self._start(inputs)
             self._advance(self._steps, table, sizes, observe)
             return {name: table[slot] for name, slot in self.program.outputs.items()}
+
+    def run_packed(
+        self, inputs: Mapping[str, torch.Tensor], lengths: Lengths, check: Callable[[], None] = lambda: None
+    ) -> dict[str, torch.Tensor]:
+        """Runs the program once on sequences that are packed already.
+
+        Args:
+            inputs: as for `run`, one row that holds all tokens (see `packed.py`).
+        Returns:
+            The outputs by name, those of tokens in one row too.
+        """
+        check()
+        with self._lock, torch.no_grad():
+            index = GivenIndex(self._place)
+            index.lengths = lengths
+            steps = [_Ready(s, self.program, self._place) for s in without_padding(self.program.steps, index)]
+            table, sizes = self._start(inputs)
+            first = next(i for i, r in enumerate(steps) if r.step.op == "PackIndex") + 1
+            self._advance(steps[:first], table, sizes)
+            sizes[batch_symbol(self.program)] = lengths.sequences
+            self._advance(steps[first:], table, sizes)
+            arenas = {a.untyped_storage().data_ptr() for a in self._arenas.values()}
+            results = {name: table[slot] for name, slot in self.program.outputs.items()}
+            return {n: t.clone() if t.untyped_storage().data_ptr() in arenas else t for n, t in results.items()}
 
     def _start(self, inputs: Mapping[str, torch.Tensor]) -> tuple[list[Any], dict[str, int]]:
         """The table of values with constants and inputs, and the sizes that the inputs say."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from ..builder.plan import Step
-from ..ops.call import Result, Tensors
+from ..ops.call import Bound, Result, Tensors
 
 _MOST_SIZES = 256
 
@@ -44,9 +44,13 @@ def _padded(inputs: Tensors, out: Tensors | None = None) -> Result:
     return x.unflatten(0, mask.shape)
 
 
-def without_padding(steps: Sequence[Step], place: torch.device) -> list[Step]:
-    """The steps as they are for a batch whose mask is all ones; results that were copies are views."""
-    runs = {"PackIndex": FullIndex(place), "PackTokens": _flat, "UnpackTokens": _padded}
+def without_padding(steps: Sequence[Step], index: Bound) -> list[Step]:
+    """The steps as they are for a batch without padding; results that were copies are views.
+
+    Args:
+        index: stands for PackIndex.
+    """
+    runs: dict[str, Bound] = {"PackIndex": index, "PackTokens": _flat, "UnpackTokens": _padded}
     return [
         replace(s, run=runs[s.op], kernel="view", writes_out=False, ranges=(), rows=None) if s.op in runs else s
         for s in steps

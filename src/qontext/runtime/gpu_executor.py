@@ -6,18 +6,22 @@ from typing import Any
 import torch
 
 from ..builder.parts import Parts
-from ..builder.plan import Program
+from ..builder.plan import Program, Step
 from ..errors import DeviceError, QontextError
 from ..graph.dims import Dim
+from ..ops.call import Bound
 from ..ops.device import current
 from .buckets import Bucket, bucket_of
 from .executor import Executor, Observe, _Ready
-from .full import without_padding
+from .full import FullIndex, without_padding
 from .graphs import Capture, Captured, CudaCapture, Graphs
 from .landing import Landing, LandingPad
+from .packed import GivenIndex, Lengths
 
+Outputs = dict[str, torch.Tensor]
 Exact = tuple[tuple[str, int], ...]
 _CPU = torch.device("cpu")
+_REMEMBERED = 4096
 
 
 class GpuExecutor(Executor):
@@ -37,13 +41,11 @@ class GpuExecutor(Executor):
         self._head, self._tail = self._steps[:head], self._steps[head + core :]
         self._core = self._steps[head : head + core]
         self._host_head = [_Ready(step, program, _CPU) for step in self.parts.host]
-        self._full_head = [
-            [_Ready(s, program, place) for s in without_padding(steps, place)]
-            for steps, place in ((program.steps[:head], self._place), (self.parts.host, _CPU))
-        ]
-        self._full_tail = [
-            _Ready(s, program, self._place) for s in without_padding(program.steps[head + core :], self._place)
-        ]
+        tail = program.steps[head + core :]
+        self._full_tail = self._ready(without_padding(tail, FullIndex(self._place)), self._place)
+        self._full_heads = self._heads(FullIndex(self._place), FullIndex(_CPU))
+        self._given = GivenIndex(self._place), GivenIndex(_CPU)
+        self._packed_heads = self._heads(*self._given)
         self._mask = next((s.inputs[0] for s in program.steps[:head] if s.op == "PackIndex"), -1)
         self._guarded = _guards_ids(program)
         self.graphs = Graphs(capture or CudaCapture())
@@ -52,6 +54,14 @@ class GpuExecutor(Executor):
         self._seen: set[Exact] = set()
         self._stream: Any = None
         self._finished = torch.cuda.Event() if self._place.type == "cuda" else None
+
+    def _ready(self, steps: Sequence[Step], place: torch.device) -> list[_Ready]:
+        return [_Ready(step, self.program, place) for step in steps]
+
+    def _heads(self, on_device: Bound, on_host: Bound) -> tuple[list[_Ready], list[_Ready]]:
+        """The head without padding, on the device and on the host."""
+        device = without_padding(self.program.steps[: self.parts.head], on_device)
+        return self._ready(device, self._place), self._ready(without_padding(self.parts.host, on_host), _CPU)
 
     def run(
         self,
@@ -74,10 +84,20 @@ class GpuExecutor(Executor):
             DeviceError: out of memory (everything the executor holds is freed, so a smaller batch can follow), or a
                 fault of the device.
         """
+        return self._guard(inputs, lambda: self._run(inputs, observe, check, ones, None))
+
+    def run_packed(
+        self, inputs: Mapping[str, torch.Tensor], lengths: Lengths, check: Callable[[], None] = lambda: None
+    ) -> dict[str, torch.Tensor]:
+        """Runs the program once on sequences that are packed already, as every executor does."""
+        return self._guard(inputs, lambda: self._run(inputs, None, check, frozenset(), lengths))
+
+    def _guard(self, inputs: Mapping[str, torch.Tensor], run: Callable[[], Outputs]) -> Outputs:
+        """Runs alone, after the run before, and turns what the device reports into errors."""
         with self._lock, torch.no_grad(), current(self.program.device):
             self._follow()
             try:
-                results = self._run(inputs, observe, check, ones)
+                results = run()
                 self._leave()
                 return results
             except torch.OutOfMemoryError as error:
@@ -117,13 +137,21 @@ class GpuExecutor(Executor):
         observe: Observe | None,
         check: Callable[[], None],
         ones: Set[str],
-    ) -> dict[str, torch.Tensor]:
+        packed: Lengths | None,
+    ) -> Outputs:
         parts = self.parts
         table, sizes = self._start(inputs)
         on_host = all(t.device.type == "cpu" for t in inputs.values())
-        full = observe is None and self._is_full(table, ones)
-        heads = self._full_head if full else (self._head, self._host_head)
+        full = packed is not None or (observe is None and self._is_full(table, ones))
+        heads = (self._head, self._host_head)
+        if packed is not None:
+            heads = self._packed_heads
+            self._given[on_host].lengths = packed
+        elif full:
+            heads = self._full_heads
         self._advance(heads[on_host], table, sizes, observe)
+        if packed is not None:
+            sizes[str(parts.batch)] = packed.sequences
         if not self._guarded:
             check()
         key = None if observe is not None else self._key(table, sizes)
@@ -193,6 +221,8 @@ class GpuExecutor(Executor):
             exact = tuple(sorted(sizes.items()))
             if exact in self._seen:
                 return exact
+            if len(self._seen) > _REMEMBERED:
+                self._seen.clear()
             self._seen.add(exact)  # captured when it comes again: unpadded sizes are many
             return None
         longest = max((int(table[s]) for s in parts.host_inputs), default=1)
