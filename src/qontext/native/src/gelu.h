@@ -76,9 +76,5 @@ struct GeluTanh {
 
 #endif
 
-// For a loop that keeps the object itself when it can: the compiler takes the registers of a table out of the loop.
-static inline V gelu_erf(V x) { return GeluErf()(x); }
-static inline V gelu_tanh(V x) { return GeluTanh()(x); }
-
 }  // namespace QX_NS
 }  // namespace qx
