@@ -366,3 +366,29 @@ def test_long_chains_end_in_a_mask_or_a_reason(count: int) -> None:
         assert outcome.counts["Neg"] == count
         assert outcome.reasons("mask") == ["more than 400 operators compute it"]
     assert equal(outcome, 100)
+
+
+@pytest.mark.parametrize("fill", [-1e4, -1e9])
+def test_numbers_that_are_scaled_and_added_are_no_mask(fill: float) -> None:
+    """0 and 1 would pass for a mask and its opposite, and 2 is a number like any other."""
+
+    def build(net, scores, numbers):
+        return net.op("Add", scores, net.op("Mul", net.op("Cast", _wide(net, numbers), to=1), fill))
+
+    outcome = _apply(build, mask=MASK * 2 - 1)
+    assert outcome.node("Attention").inputs[3].producer() is not None
+    assert "is used as numbers" in " ".join(outcome.reasons("mask"))
+    assert equal(outcome)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_mask_less_one_is_a_mask(turned: bool) -> None:
+    def build(net, scores, mask):
+        kept = net.op("Cast", _wide(net, mask), to=1)
+        less = net.op("Sub", kept, 1.0) if not turned else net.op("Add", kept, -1.0)
+        return net.op("Add", scores, net.op("Mul", less, 1e4))
+
+    outcome = _apply(build)
+    assert outcome.counts.get("Attention") == 1
+    assert "Mul" not in outcome.counts
+    assert equal(outcome, 100)  # 1e4 is added to the scores of a wholly masked row and rounds them

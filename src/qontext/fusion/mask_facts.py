@@ -14,6 +14,7 @@ import torch
 
 from ..dtypes import from_onnx
 from ..errors import NoFusion
+from ..graph.mask_use import used_as_mask
 from .evaluate import Trial, sources, trial_sizes
 from .rewriter import Rewriter
 
@@ -142,7 +143,7 @@ class _Probe:
         return bool(others) and all(torch.equal(results[0], other) for other in others)
 
     def check_other_numbers(self, root: ir.Value, results: Sequence[torch.Tensor]) -> None:
-        """Other numbers than 0 and 1 count as 1, or the root is an input of whole numbers and taken for a 0/1 mask."""
+        """Other numbers than 0 and 1 count as 1, or an input of whole numbers is used as a 0/1 mask."""
         others = results[len(self.patterns) :]
         if all(torch.equal(results[1], other) for other in others):
             return
@@ -150,6 +151,8 @@ class _Probe:
             raise NoFusion(f"{root.name!r} holds fractions, which it weighs")
         if root.producer() is not None or any(u.node.op_type.startswith("Gather") and u.idx == 1 for u in root.uses()):
             raise NoFusion(f"{root.name!r} is no 0/1 mask")
+        if not used_as_mask(root):
+            raise NoFusion(f"{root.name!r} is used as numbers: nothing compares it or subtracts it from one")
 
 
 def _probe(rewriter: Rewriter, root: ir.Value, sizes: dict[str, int]) -> _Probe:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ..dtypes import from_onnx
 from ..errors import UnsupportedModelError, all_problems
 from ..graph.dims import AnyDim, Dim, parse_dim, to_onnx
+from ..graph.mask_use import used_as_mask
 from ..graph.model import InputRule
 from ..ops.infer import Inference
 
@@ -107,8 +108,12 @@ def _free(text: str, names: dict[str, str]) -> str:
 
 
 def attention_mask_of(graph: ir.Graph) -> str | None:
-    """The input `[B, S]` that says which tokens are real, None when there is no such input or more than one."""
-    found = [str(v.name) for v in graph.inputs if "mask" in str(v.name).lower() and _by_tokens(v)]
+    """The input `[B, S]` that says which tokens are real, None when there is no such input or more than one.
+
+    Its name says mask and the graph uses it as one; an input that is only added or multiplied holds numbers.
+    """
+    named = [v for v in graph.inputs if "mask" in str(v.name).lower() and _by_tokens(v)]
+    found = [str(v.name) for v in named if used_as_mask(v)]
     exact = [n for n in found if n.lower() in ("attention_mask", "input_mask", "mask")]
     chosen = exact or found
     return chosen[0] if len(chosen) == 1 else None

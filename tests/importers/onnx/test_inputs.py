@@ -75,14 +75,17 @@ def test_names_of_sizes(inputs: list[tuple[str, int, list[Any]]], expected: list
     assert sizes(*inputs) == expected
 
 
-def embedding(*masks: str, ids: str = "input_ids", logits: Sequence[int] = (9, 5)) -> onnx.ModelProto:
-    """Ids looked up in a table, times every mask, times a matrix."""
+def embedding(
+    *masks: str, ids: str = "input_ids", logits: Sequence[int] = (9, 5), numbers: bool = False
+) -> onnx.ModelProto:
+    """Ids looked up in a table, zeroed by every mask (multiplied with its `numbers`), times a matrix."""
     nodes = [node("Gather", ["table", ids], ["h0"])]
     operands: list[Any] = [(ids, (INT64, ["b", "s"])), ("table", random(11, logits[0]))]
     for i, mask in enumerate(masks):
         operands.append((mask, (INT64, ["b", "s"])))
         nodes += [
-            node("Cast", [mask], [f"c{i}"], to=TensorProto.FLOAT),
+            node("Cast", [mask], [f"b{i}"], to=TensorProto.INT64 if numbers else TensorProto.BOOL),
+            node("Cast", [f"b{i}"], [f"c{i}"], to=TensorProto.FLOAT),
             node("Unsqueeze", [f"c{i}", "last"], [f"u{i}"]),
             node("Mul", [f"h{i}", f"u{i}"], [f"h{i + 1}"]),
         ]
@@ -103,6 +106,12 @@ def test_the_attention_mask_and_defaults() -> None:
     assert import_onnx(embedding("a_mask", "b_mask")).attention_mask is None
     assert import_onnx(embedding("a_mask", "mask")).attention_mask == "mask"
     assert import_onnx(embedding()).attention_mask is None
+
+
+def test_a_mask_that_is_used_as_numbers_is_an_ordinary_input() -> None:
+    model = import_onnx(embedding("attention_mask", numbers=True))
+    assert model.attention_mask is None
+    assert "attention_mask" not in model.inputs
 
 
 def test_positions_have_to_be_given() -> None:
