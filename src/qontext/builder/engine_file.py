@@ -109,12 +109,12 @@ def read_engine(
     """
     box = Container(path)
     manifest = _section(box, "manifest.json")
+    ops = operators(plugins)
     with _understood(box, "manifest.json"):
         _check_manifest(box, manifest)
         _check_plugins(manifest, plugins)
         built_on = manifest["built_on"]
         names = [(str(name), box.texts[f"programs/{name}.onnx"]) for name in manifest["programs"]]
-    ops = operators(plugins)
     raw = _section(box, "facts.json")
     with _understood(box, "facts.json"):
         settings = Settings(**{**raw["settings"], "keep": tuple(raw["settings"].get("keep", ()))})
