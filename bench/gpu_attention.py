@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class Bench:
         q, k, v = (x.float() for x in self.parts)
         done = []
         with sdpa_kernel(SDPBackend.MATH):
-            for a, b in zip(bounds, bounds[1:], strict=False):
+            for a, b in pairwise(bounds):
                 q1, k1, v1 = (x[a:b].transpose(0, 1)[None] for x in (q, k, v))
                 one = F.scaled_dot_product_attention(q1, k1, v1, is_causal=self.case.kind == "causal")
                 done.append(one[0].transpose(0, 1))
@@ -177,9 +178,7 @@ class Bench:
         from torch.nn.attention.flex_attention import flex_attention
 
         compiled = torch.compile(flex_attention)
-        self.measure(
-            "torch flex", lambda: compiled(q, k, v), lambda: compiled(q, k, v).transpose(1, 2).flatten(0, 1)
-        )
+        self.measure("torch flex", lambda: compiled(q, k, v), lambda: compiled(q, k, v).transpose(1, 2).flatten(0, 1))
 
     def _varlen(self, causal: bool) -> None:
         try:

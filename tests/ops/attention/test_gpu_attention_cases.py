@@ -23,7 +23,8 @@ KERNELS = [
     for kernel in kernels_of(op, "cuda")
 ]
 # What the interpreter does slowly: long sequences and wide heads, left to the GPU.
-_LONG = ("cross_1_1500", "cross_100_33", "length_312", "causal_long", "head_size_128", "head_size_256")
+_LONG = ("cross_1_1500", "cross_100_33", "length_100", "length_312", "causal_long")
+_WIDE = tuple(f"head_size_{size}" for size in (100, 104, 128, 256))
 
 
 def problems_of(op, kernel, dtypes, gaps=False, device="cpu", skip=()):
@@ -49,7 +50,7 @@ def problems_of(op, kernel, dtypes, gaps=False, device="cpu", skip=()):
 @pytest.mark.skipif(HAS_GPU, reason="kernels are compiled here")
 @pytest.mark.parametrize(("op", "kernel"), [k for k in KERNELS if k.values[1].name.startswith("triton.")])
 def test_interpreted_kernel_equals_the_reference(op, kernel):
-    ran, problems = problems_of(op, kernel, ("float16",), skip=_LONG)
+    ran, problems = problems_of(op, kernel, ("float16",), skip=_LONG + _WIDE)
     assert ran > 10
     assert problems == []
 

@@ -70,9 +70,9 @@ def _bind(prepare: Callable[[Call], Attend]) -> Callable[[Call], Bound]:
             problem = problem_of(inputs, attributes)
             longest = Longest(problem.query.shape[1], problem.key.shape[1])
             if packed:
-                assert inputs[_MAX_Q] is not None
-                most = int(inputs[_MAX_Q])
-                longest = Longest(most, most if inputs[_MAX_KV] is None else int(inputs[_MAX_KV]))
+                most, most_keys = inputs[_MAX_Q], inputs[_MAX_KV]
+                assert most is not None
+                longest = Longest(int(most), int(most if most_keys is None else most_keys))
             attend(problem, heads_of(context, layout, problem.query.shape[-2]), longest)
             for place, x in ((present_key, problem.key), (present_value, problem.value)):
                 if place is not None:

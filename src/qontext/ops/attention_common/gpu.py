@@ -44,7 +44,8 @@ def bind_plain(call: Call) -> Attend:
         if out.numel() == 0:
             return
         sizes = Sizes.of(problem)
-        tile = plain_tile(max(sizes.block, sizes.value_block), out.element_size(), longest.queries, longest.keys)
+        mean = longest.queries if problem.cu_q is None else out.shape[0] // sizes.batch
+        tile = plain_tile(sizes.block, out.element_size(), longest.queries, mean)
         tiles = blocks(longest.queries, tile.queries)
         operands, strides = operands_of(problem, out)
         attention_tiles[(tiles * sizes.heads * sizes.batch,)](
@@ -67,7 +68,7 @@ def bind_masked(call: Call) -> Attend:
         if out.numel() == 0:
             return
         sizes = Sizes.of(problem)
-        tile = masked_tile(max(sizes.block, sizes.value_block), out.element_size(), longest.queries)
+        tile = masked_tile(sizes.block, out.element_size(), longest.queries)
         tiles = blocks(longest.queries, tile.queries)
         operands, strides = operands_of(problem, out)
         mask, mask_strides = _spread(problem.mask)
@@ -85,7 +86,7 @@ def bind_masked(call: Call) -> Attend:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sequences, query heads, query heads a key head, and head sizes with the blocks that cover them."""
+    """Sequences, query heads, query heads a key head, and head sizes."""
 
     batch: int
     heads: int
@@ -101,15 +102,12 @@ class Sizes:
 
     @property
     def block(self) -> int:
-        return block_of(self.size)
-
-    @property
-    def value_block(self) -> int:
-        return block_of(self.value_size)
+        """One block for both sizes: Triton 3.6 compiles some pairs of unequal blocks to code that faults."""
+        return block_of(max(self.size, self.value_size))
 
     @property
     def constants(self) -> tuple[int, ...]:
-        return self.heads, self.groups, self.size, self.value_size, self.block, self.value_block
+        return self.heads, self.groups, self.size, self.value_size, self.block
 
 
 def operands_of(problem: Problem, out: Tensor) -> tuple[list[Tensor], list[int]]:
@@ -117,6 +115,11 @@ def operands_of(problem: Problem, out: Tensor) -> tuple[list[Tensor], list[int]]
     tensors = [
         x if x.stride(-1) == 1 else x.contiguous() for x in (problem.query, problem.key, problem.value)
     ] + [out]  # fmt: skip
+    return strided(tensors)
+
+
+def strided(tensors: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """The tensors, and for each the strides of sequence (0 when packed), row and head."""
     strides: list[int] = []
     for x in tensors:
         strides += (0, *x.stride()[:2]) if x.dim() == 3 else x.stride()[:3]

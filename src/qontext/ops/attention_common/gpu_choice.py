@@ -9,6 +9,7 @@ from ..gpu_launch import compute_capability, power_of_2, triton_is_here
 from .layouts import is_packed
 
 LARGEST_HEAD = 256
+_LONG = 256  # queries a sequence from which tiles of 128 pay
 OLDEST = 80  # compute capability: bfloat16 matrix units and asynchronous copies came with it
 
 
@@ -60,10 +61,9 @@ def on_the_gpu(kernel: Kernel) -> Kernel:
     back from the device."""
 
     def supports(call: Call) -> str | None:
-        if is_packed(call.attributes["layout"]):
-            return (
-                f"layout {call.attributes['layout']!r} is packed; the kernel would wait for the device to read lengths"
-            )
+        layout = call.attributes["layout"]
+        if is_packed(layout):
+            return f"layout {layout!r} is packed; the kernel would wait for the device to read lengths"
         return kernel.supports(call)
 
     return replace(kernel, name=f"{kernel.name}_cuda", device="cuda", supports=supports)
@@ -74,13 +74,15 @@ def block_of(size: int) -> int:
     return max(power_of_2(size), 16)
 
 
-def plain_tile(size: int, itemsize: int, queries: int, keys: int) -> Tile:
-    """Tile sizes of the kernel without masks.
+def plain_tile(size: int, itemsize: int, queries: int, mean: int) -> Tile:
+    """Tile sizes of the kernel without masks; those for halves and heads of up to 64 are the fastest of
+    `bench/gpu_attention.py --tiles` on an H200.
 
     Args:
-        size: the larger head size, rounded up by `block_of`.
+        size: the head size, rounded up by `block_of`.
         itemsize: bytes an element.
-        queries, keys: most of them in a sequence.
+        queries: most of them in a sequence.
+        mean: queries of a sequence on average: tiles of 128 waste much on short ones.
     """
     if itemsize == 4:
         return Tile(64, 32, 4, 1) if size <= 64 else Tile(32, 32, 4, 1) if size <= 128 else Tile(16, 32, 4, 1)
@@ -90,9 +92,7 @@ def plain_tile(size: int, itemsize: int, queries: int, keys: int) -> Tile:
         return Tile(64, 64, 4, 2) if queries <= 64 else Tile(128, 64, 8, 3)
     if queries <= 16:
         return Tile(16, 64, 4, 3)
-    if keys <= 64:
-        return Tile(64, 64, 4, 1, peel=False)
-    return Tile(64, 64, 4, 3) if queries <= 128 else Tile(128, 64, 8, 3)
+    return Tile(64, 32, 4, 3, peel=False) if mean < _LONG else Tile(128, 64, 8, 3)
 
 
 def masked_tile(size: int, itemsize: int, queries: int) -> Tile:

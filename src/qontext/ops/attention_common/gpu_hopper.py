@@ -1,25 +1,28 @@
 """Launching the Hopper kernel that keeps the keys and values of a head in shared memory (`gpu_hopper_kernel.py`).
 
-It takes sequences of up to 512 tokens with heads of 64 (256 with heads of 128); a batch with longer ones goes to the
-kernel that streams them, in the same step, since only the run knows the lengths.
+It takes batches of sequences of up to 128 tokens, where it reads each number once, and a few sequences of up to 512,
+where its programs share a head. Other batches go to the kernel that streams keys, in the same step, since only the run
+knows the lengths; `bench/gpu_attention.py` measures both.
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from ...graph.dims import AnyDim
 from ..call import Call
 from ..gpu_launch import blocks, compute_capability, may_overlap
-from .gpu import LOG2E, Attend, Longest, Sizes, bind_plain, bounds_of, operands_of
+from .gpu import LOG2E, Attend, Longest, Sizes, bind_plain, bounds_of, operands_of, strided
 from .problem import Problem
 
 HOPPER = 90
 HEAD_SIZES = (32, 64, 128)
+_REGISTERS = {32: 128, 64: 128, 128: 224}  # a thread at most, by head size: as many as it needs, no more
 _TILE = 64
 _BUCKETS = (1, 2, 3, 4, 6, 8)  # tiles of keys that a program has room for
-_ROOM = 8 * _TILE * 64  # keys times head size that leave a multiprocessor room for one program at least
+_SHORT = 2  # tiles up to which the kernel is the faster one for many heads
+_ROOM = 8 * _TILE * 64  # keys times head size that fit shared memory
 _ALIGNED = 16  # elements that rows and heads start at multiples of: copies move 8 at a time
 _PROGRAMS_EACH = 4  # programs a multiprocessor, from which heads are no longer shared out
 
@@ -41,31 +44,21 @@ def refusal(call: Call, size: AnyDim, value_size: AnyDim) -> str | None:
     return None if max(windows) < 0 else f"the window is {windows}; the kernel has none"
 
 
-def longest_resident(size: int) -> int:
-    """The longest sequence whose keys and values stay in shared memory, for heads of `size`."""
-    return min(_ROOM // size, _BUCKETS[-1] * _TILE)
-
-
 @dataclass(frozen=True)
 class Plan:
-    """How the kernel is launched: tiles of keys that fit, programs a head, teams of warps, registers a thread."""
+    """How the kernel is launched: tiles of keys that it has room for, and programs that share a head."""
 
     tiles: int
     share: int
-    teams: int
-    registers: int
 
 
-def plan_for(sizes: Sizes, longest: Longest, multiprocessors: int) -> Plan:
-    """Four teams a multiprocessor, in as many programs as have room; few heads are shared out among programs."""
-    tiles = next(n for n in _BUCKETS if n * _TILE >= longest.keys)
-    bytes_each = tiles * _TILE * sizes.size * 4
-    teams = 1 if bytes_each <= 48 << 10 else 2 if bytes_each <= 96 << 10 else 4
-    query_tiles = blocks(longest.queries, _TILE)
-    share = max(1, _PROGRAMS_EACH * multiprocessors // (sizes.batch * sizes.heads))
-    if share > 1:
-        teams = 1
-    return Plan(tiles, min(share, blocks(query_tiles, teams)), teams, 128 if sizes.size <= 64 else 224)
+def plan_for(sizes: Sizes, longest: Longest, multiprocessors: int) -> Plan | None:
+    """The launch for these sizes; None where the streaming kernel is the faster one or has to do it."""
+    tiles = next((n for n in _BUCKETS if n * _TILE >= longest.keys), 0)
+    share = max(1, _PROGRAMS_EACH * multiprocessors // max(sizes.batch * sizes.heads, 1))
+    if not tiles or tiles * _TILE * sizes.size > _ROOM or (tiles > _SHORT and share == 1):
+        return None
+    return Plan(tiles, min(share, blocks(longest.queries, _TILE)))
 
 
 def bind_resident(call: Call) -> Attend:
@@ -77,28 +70,28 @@ def bind_resident(call: Call) -> Attend:
 
     def run(problem: Problem, out: torch.Tensor, longest: Longest) -> None:
         sizes = Sizes.of(problem)
-        if longest.keys > longest_resident(sizes.size) or out.numel() == 0 or problem.key.numel() == 0:
+        plan = plan_for(sizes, longest, _multiprocessors(out.device))
+        if plan is None or out.numel() == 0 or problem.key.numel() == 0:
             streaming(problem, out, longest)
             return
-        operands, strides = operands_of(problem, out)
-        operands, strides = _aligned(problem, out) if any(s % _ALIGNED for s in strides) else (operands, strides)
+        operands, strides = _evenly(*operands_of(problem, out))
         bounds_q, bounds_k, counts, _ = bounds_of(problem)
-        plan = plan_for(sizes, longest, _multiprocessors(out.device))
         resident_attention[(plan.share * sizes.batch * sizes.heads,)](
             *operands, bounds_q, bounds_k, counts, longest.queries, longest.keys, problem.rule.scale * LOG2E,
-            *strides, sizes.heads, sizes.groups, sizes.size, plan.tiles, plan.share, plan.teams,
-            plan.registers, overlap, num_warps=4, launch_pdl=overlap, maxnreg=plan.registers,
+            *strides, sizes.heads, sizes.groups, sizes.size, plan.tiles, plan.share, overlap,
+            num_warps=4, launch_pdl=overlap, maxnreg=_REGISTERS[sizes.size],
         )  # fmt: skip
 
     return run
 
 
-def _aligned(problem: Problem, out: torch.Tensor) -> tuple[list[torch.Tensor], list[int]]:
-    """The operands with rows that lie evenly, copied: no tensor of an engine needs it, a caller's slice may."""
-    even = replace(
-        problem, query=problem.query.contiguous(), key=problem.key.contiguous(), value=problem.value.contiguous()
-    )
-    return operands_of(even, out)
+def _evenly(operands: list[torch.Tensor], strides: list[int]) -> tuple[list[torch.Tensor], list[int]]:
+    """The operands with rows that copies can take 16 bytes at a time: no tensor of an engine needs a copy for it, a
+    caller's slice may."""
+    if not any(stride % _ALIGNED for stride in strides[:9]) and all(x.data_ptr() % 16 == 0 for x in operands[:3]):
+        return operands, strides
+    even = [x.contiguous() for x in operands[:3]]
+    return strided([*even, operands[3]])
 
 
 @functools.cache

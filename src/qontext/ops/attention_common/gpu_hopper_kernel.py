@@ -2,9 +2,8 @@
 
     context = softmax(scale * Q K^T, over the first keys of a sequence) V
 
-A program owns one head of one sequence. It asks for all keys and values at once, tile after tile, each with a barrier of
-its own, and then runs over its tiles of 64 queries. Every number is read from memory once, however many tiles of queries
-a sequence has, and short sequences waste no work: a tile that holds no query is never begun. Within a tile the product
+A program owns one head of one sequence. It asks for all keys and values at once and then runs over its tiles of 64
+queries: every number is read from memory once, and a tile that holds no query is never begun. Within a tile the product
 with the next keys runs on the matrix units while the softmax of the present ones is computed.
 
 Sums and softmax in float32, in base 2 with the scale folded in. Tiles are 64 keys; the last, partly filled one comes
@@ -23,6 +22,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+# The names of Triton 3.6, and those of later ones.
+thread_barrier = gl.thread_barrier if hasattr(gl, "thread_barrier") else gl.barrier
+copy_in = async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
 
 TILE = gl.constexpr(64)
 THREADS = gl.constexpr(128)
@@ -49,14 +52,59 @@ def fetch(place, at, row_stride, count, D: gl.constexpr):
     d = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
     pointers = at + row[:, None] * row_stride + d[None, :]
     inside = (row < count)[:, None] & (d < D)[None, :]
-    async_copy.async_copy_global_to_shared(place, pointers, mask=inside)
+    copy_in(place, pointers, mask=inside)
 
 
 @gluon.jit
-def consume(start, shared_by_all, D: gl.constexpr):
-    """One team of four warps: every tile of queries from `start` in steps of `step`, against all keys."""
-    q, out, keys, values, near, rest, first, step, count, valid, scale, q_row, out_row = shared_by_all
+def resident_attention(
+    q, k, v, out, bounds_q, bounds_k, counts, rows, keys_each, scale,
+    q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head,
+    HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, TILES: gl.constexpr, SHARE: gl.constexpr,
+    OVERLAP: gl.constexpr,
+):  # fmt: skip
+    """One program: a SHARE-th part of the queries of one head of one sequence, whose keys TILES have room for."""
+    program = gl.program_id(0)
+    part = program % SHARE
+    head = program // SHARE % HEADS
+    b = (program // SHARE // HEADS).to(gl.int64)
+    if OVERLAP:
+        gdc_wait()
+        gdc_launch_dependents()
+    first, count = sequence(b, bounds_q, rows)
+    first_key, valid = sequence(b, bounds_k, keys_each)
+    start = part * TILE
+    if start >= count:
+        return
+    if counts is not None:
+        valid = gl.minimum(gl.load(counts + b).to(gl.int32), valid)
     dtype: gl.constexpr = q.dtype.element_ty
+    shared: gl.constexpr = gl.NVMMASharedLayout(
+        swizzle_byte_width=128 if D >= 64 else 2 * D, element_bitwidth=16, rank=2
+    )
+    keys = gl.allocate_shared_memory(dtype, [TILES, TILE, D], shared)
+    values = gl.allocate_shared_memory(dtype, [TILES, TILE, D], shared)
+    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    near = arrived.index(0)  # the last, partly filled tile
+    rest = arrived.index(1)
+    mbarrier.init(near, count=THREADS)
+    mbarrier.init(rest, count=THREADS)
+    thread_barrier()
+
+    from_k = k + b * k_batch + first_key.to(gl.int64) * k_row + head // GROUPS * k_head
+    from_v = v + b * v_batch + first_key.to(gl.int64) * v_row + head // GROUPS * v_head
+    last = gl.maximum((valid + TILE - 1) // TILE - 1, 0)
+    skip = last * TILE
+    fetch(keys.index(last), from_k + skip.to(gl.int64) * k_row, k_row, valid - skip, D)
+    fetch(values.index(last), from_v + skip.to(gl.int64) * v_row, v_row, valid - skip, D)
+    async_copy.mbarrier_arrive(near, increment_count=False)
+    for tile in range(last):
+        skip = tile * TILE
+        fetch(keys.index(tile), from_k + skip.to(gl.int64) * k_row, k_row, valid - skip, D)
+        fetch(values.index(tile), from_v + skip.to(gl.int64) * v_row, v_row, valid - skip, D)
+    async_copy.mbarrier_arrive(rest, increment_count=False)
+
+    from_q = q + b * q_batch + head * q_head
+    to = out + b * out_batch + head * out_head
     logit_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, TILE, 16])
     acc_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     query_layout: gl.constexpr = gl.DotOperandLayout(0, logit_layout, 2)
@@ -66,11 +114,10 @@ def consume(start, shared_by_all, D: gl.constexpr):
     to_row = gl.arange(0, TILE, layout=gl.SliceLayout(1, acc_layout))
     to_d = gl.arange(0, D, layout=gl.SliceLayout(0, acc_layout))
     column = gl.arange(0, TILE, layout=gl.SliceLayout(0, logit_layout))
-    last = gl.maximum((valid + TILE - 1) // TILE - 1, 0)
     fill = valid - last * TILE
     blank = gl.zeros([TILE, TILE], gl.float32, logit_layout)
     while start < count:
-        at = q + (first + start).to(gl.int64) * q_row
+        at = from_q + (first + start).to(gl.int64) * q_row
         query = gl.load(at + row[:, None] * q_row + d[None, :], mask=(start + row < count)[:, None], other=0.0)
         mbarrier.wait(near, 0)
         fence_async_shared()
@@ -86,7 +133,7 @@ def consume(start, shared_by_all, D: gl.constexpr):
         before = last
         mbarrier.wait(rest, 0)
         fence_async_shared()
-        for tile in range(0, last):
+        for tile in range(last):
             logits = warpgroup_mma(query, keys.index(tile).permute((1, 0)), blank, use_acc=False, is_async=True)
             acc = warpgroup_mma(held, values.index(before), acc, is_async=True)
             logits = warpgroup_mma_wait(1, deps=[logits])
@@ -106,80 +153,6 @@ def consume(start, shared_by_all, D: gl.constexpr):
         acc = warpgroup_mma_wait(0, deps=[acc])
         share = 1.0 / gl.where(total == 0.0, 1.0, total)
         acc = acc * gl.convert_layout(share, gl.SliceLayout(1, acc_layout))[:, None]
-        places = out + (first + start).to(gl.int64) * out_row + to_row[:, None] * out_row + to_d[None, :]
+        places = to + (first + start).to(gl.int64) * out_row + to_row[:, None] * out_row + to_d[None, :]
         gl.store(places, acc.to(dtype), mask=(start + to_row < count)[:, None])
-        start += step
-
-
-@gluon.jit
-def resident_attention(
-    q, k, v, out, bounds_q, bounds_k, counts, rows, keys_each, scale,
-    q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head,
-    HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, TILES: gl.constexpr, SHARE: gl.constexpr,
-    TEAMS: gl.constexpr, REGISTERS: gl.constexpr, OVERLAP: gl.constexpr,
-):  # fmt: skip
-    """One program: a SHARE-th part of the queries of one head of one sequence, whose keys TILES have room for.
-
-    TEAMS of four warps (1, 2 or 4), with so many REGISTERS a thread, take the tiles of queries in turns.
-    """
-    program = gl.program_id(0)
-    part = program % SHARE
-    head = program // SHARE % HEADS
-    b = (program // SHARE // HEADS).to(gl.int64)
-    if OVERLAP:
-        gdc_wait()
-        gdc_launch_dependents()
-    first, count = sequence(b, bounds_q, rows)
-    first_key, valid = sequence(b, bounds_k, keys_each)
-    start = part * (TILE * TEAMS)
-    if start >= count:
-        return
-    if counts is not None:
-        valid = gl.minimum(gl.load(counts + b).to(gl.int32), valid)
-    dtype: gl.constexpr = q.dtype.element_ty
-    shared: gl.constexpr = gl.NVMMASharedLayout(
-        swizzle_byte_width=128 if D >= 64 else 2 * D, element_bitwidth=16, rank=2
-    )
-    keys = gl.allocate_shared_memory(dtype, [TILES, TILE, D], shared)
-    values = gl.allocate_shared_memory(dtype, [TILES, TILE, D], shared)
-    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    near = arrived.index(0)  # the last, partly filled tile
-    rest = arrived.index(1)
-    mbarrier.init(near, count=THREADS)
-    mbarrier.init(rest, count=THREADS)
-    gl.thread_barrier()
-
-    from_k = k + b * k_batch + first_key.to(gl.int64) * k_row + head // GROUPS * k_head
-    from_v = v + b * v_batch + first_key.to(gl.int64) * v_row + head // GROUPS * v_head
-    last = gl.maximum((valid + TILE - 1) // TILE - 1, 0)
-    skip = last * TILE
-    fetch(keys.index(last), from_k + skip.to(gl.int64) * k_row, k_row, valid - skip, D)
-    fetch(values.index(last), from_v + skip.to(gl.int64) * v_row, v_row, valid - skip, D)
-    async_copy.mbarrier_arrive(near, increment_count=False)
-    for tile in range(0, last):
-        skip = tile * TILE
-        fetch(keys.index(tile), from_k + skip.to(gl.int64) * k_row, k_row, valid - skip, D)
-        fetch(values.index(tile), from_v + skip.to(gl.int64) * v_row, v_row, valid - skip, D)
-    async_copy.mbarrier_arrive(rest, increment_count=False)
-
-    from_q = q + b * q_batch + head * q_head
-    to = out + b * out_batch + head * out_head
-    step = SHARE * TILE * TEAMS
-    shared_by_all = (from_q, to, keys, values, near, rest, first, step, count, valid, scale, q_row, out_row)
-    if TEAMS == 1:
-        consume(start, shared_by_all, D)
-    elif TEAMS == 2:
-        gl.warp_specialize(
-            [(consume, (start, shared_by_all, D)), (consume, (start + TILE, shared_by_all, D))], [4], [REGISTERS]
-        )
-    else:
-        gl.warp_specialize(
-            [
-                (consume, (start, shared_by_all, D)),
-                (consume, (start + TILE, shared_by_all, D)),
-                (consume, (start + 2 * TILE, shared_by_all, D)),
-                (consume, (start + 3 * TILE, shared_by_all, D)),
-            ],
-            [4, 4, 4],
-            [REGISTERS, REGISTERS, REGISTERS],
-        )
+        start += SHARE * TILE

@@ -3,9 +3,9 @@
     context = softmax(scale * Q K^T, over the keys that a query sees) V
 
 One program computes BM queries of one head: it runs over the keys in tiles of BN with the online softmax of Milakov and
-Gimelshein, in base 2 with the scale folded in. Rows that see no key give zeros. Sums and softmax in float32, products in
-the dtype of the operands. Sequences shorter than the longest one leave programs without rows, which end at once, so the
-launch needs no list of tiles and no lengths on the host.
+Gimelshein, in base 2 with the scale folded in. Rows that see no key give zeros. Sums and softmax in float32, products
+in the dtype of the operands. Sequences shorter than the longest one leave programs without rows, which end at once, so
+the launch needs no list of tiles and no lengths on the host.
 """
 
 # mypy: ignore-errors
@@ -31,13 +31,13 @@ from .gpu_tiles import (
 @triton.jit
 def attend(
     query, top, total, acc, k, v, k_row, v_row, place, begin, end, valid, prefix, reach, left, right, scale,
-    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr, BN: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
     MASKED: tl.constexpr, POSITIONAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Runs over the keys from `begin` to `end`; MASKED: some of them may be hidden from some rows."""
     column = tl.arange(0, BN)
     d = tl.arange(0, BD)
-    dv = tl.arange(0, BDV)
+    dv = tl.arange(0, BD)
     for first in range(begin, end, BN):
         skip = tl.cast(first, tl.int64)
         key = load_rows(k + skip * k_row, k_row, valid - first, column, d, D, BD, not MASKED)
@@ -45,7 +45,7 @@ def attend(
         if MASKED:
             shown = seen(place, first + column, valid, prefix, reach, left, right, POSITIONAL)
             logits = tl.where(shown, logits, float("-inf"))
-        value = load_rows(v + skip * v_row, v_row, valid - first, column, dv, DV, BDV, not MASKED)
+        value = load_rows(v + skip * v_row, v_row, valid - first, column, dv, DV, BD, not MASKED)
         best = tl.maximum(top, tl.max(logits, 1))
         level = level_of(best, MASKED and POSITIONAL) * scale
         total, acc = add_tile(
@@ -59,7 +59,7 @@ def attend(
 def attention_tiles(
     q, k, v, out, bounds_q, bounds_k, counts, prefixes, tiles, rows, keys, offset, reach, left, right, scale,
     q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head,
-    HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, POSITIONAL: tl.constexpr, LAST_TO_LAST: tl.constexpr, PEEL: tl.constexpr,
     PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -102,22 +102,22 @@ def attention_tiles(
     from_v = v + b * v_batch + tl.cast(k_first, tl.int64) * v_row + head // GROUPS * v_head
     top = tl.full([BM], float("-inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
-    acc = tl.zeros([BM, BDV], tl.float32)
+    acc = tl.zeros([BM, BD], tl.float32)
     place = start + offset + row
     if PEEL:
         if POSITIONAL:
             top, total, acc = attend(
                 query, top, total, acc, from_k, from_v, k_row, v_row, place, begin, tl.minimum(clear_from, end),
-                valid, prefix, reach, left, right, scale, D, DV, BD, BDV, BN, True, True, PRECISION,
+                valid, prefix, reach, left, right, scale, D, DV, BD, BN, True, True, PRECISION,
             )  # fmt: skip
         top, total, acc = attend(
             query, top, total, acc, from_k, from_v, k_row, v_row, place, clear_from, tl.minimum(clear_to, end),
-            valid, prefix, reach, left, right, scale, D, DV, BD, BDV, BN, False, POSITIONAL, PRECISION,
+            valid, prefix, reach, left, right, scale, D, DV, BD, BN, False, POSITIONAL, PRECISION,
         )  # fmt: skip
         begin = clear_to
     top, total, acc = attend(
         query, top, total, acc, from_k, from_v, k_row, v_row, place, begin, end,
-        valid, prefix, reach, left, right, scale, D, DV, BD, BDV, BN, True, POSITIONAL, PRECISION,
+        valid, prefix, reach, left, right, scale, D, DV, BD, BN, True, POSITIONAL, PRECISION,
     )  # fmt: skip
     to = out + b * out_batch + (q_first + start).to(tl.int64) * out_row + head * out_head
-    store_rows(to, out_row, q_count - start, row, tl.arange(0, BDV), averaged(acc, total), DV)
+    store_rows(to, out_row, q_count - start, row, tl.arange(0, BD), averaged(acc, total), DV)

@@ -48,15 +48,15 @@ def extra_tile(x, x_row, row, column, rows, keys):
 def attend_masked(
     query, k, v, mask, bias, k_row, v_row, mask_row, bias_row, row, rows, keys, offset, begin, end, valid,
     prefix, reach, left, right, scale, softcap,
-    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     SOFTCAP: tl.constexpr, POSITIONAL: tl.constexpr, OPEN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Runs over the keys from `begin` to `end`. OPEN: 0 hides keys, 1 hides none, 2 takes all of them alike."""
     top = tl.full([BM], float("-inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
-    acc = tl.zeros([BM, BDV], tl.float32)
+    acc = tl.zeros([BM, BD], tl.float32)
     d = tl.arange(0, BD)
-    dv = tl.arange(0, BDV)
+    dv = tl.arange(0, BD)
     for first in range(begin, end, BN):
         skip = tl.cast(first, tl.int64)
         column = first + tl.arange(0, BN)
@@ -78,7 +78,7 @@ def attend_masked(
             logits = tl.where(shown, logits, float("-inf"))
         else:
             logits = tl.where(column[None, :] < keys, logits, float("-inf"))
-        value = load_rows(v + skip * v_row, v_row, keys - first, tl.arange(0, BN), dv, DV, BDV, False)
+        value = load_rows(v + skip * v_row, v_row, keys - first, tl.arange(0, BN), dv, DV, BD, False)
         best = tl.maximum(top, tl.max(logits, 1))
         level = level_of(best, True)
         total, acc = add_tile(
@@ -91,9 +91,9 @@ def attend_masked(
 @triton.jit
 def masked_attention_tiles(
     q, k, v, out, mask, bias, bounds_q, bounds_k, counts, prefixes, tiles, rows, keys, offset, reach, left, right,
-    scale, softcap, q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head,
-    mask_batch, mask_head, mask_row, bias_batch, bias_head, bias_row,
-    HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    scale, softcap, q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head,
+    out_batch, out_row, out_head, mask_batch, mask_head, mask_row, bias_batch, bias_head, bias_row,
+    HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, POSITIONAL: tl.constexpr, LAST_TO_LAST: tl.constexpr,
     EMPTY: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -130,7 +130,7 @@ def masked_attention_tiles(
         bias += b * bias_batch + head * bias_head
     top, total, acc = attend_masked(
         query, from_k, from_v, mask, bias, k_row, v_row, mask_row, bias_row, row, q_count, k_count, offset, begin, end,
-        valid, prefix, reach, left, right, scale, softcap, D, DV, BD, BDV, BM, BN, SOFTCAP, POSITIONAL, 0, PRECISION,
+        valid, prefix, reach, left, right, scale, softcap, D, DV, BD, BM, BN, SOFTCAP, POSITIONAL, 0, PRECISION,
     )  # fmt: skip
     if EMPTY != 0:
         empty = top == float("-inf")
@@ -138,9 +138,9 @@ def masked_attention_tiles(
             top, open_total, open_acc = attend_masked(
                 query, from_k, from_v, mask, bias, k_row, v_row, mask_row, bias_row, row, q_count, k_count, offset, 0,
                 k_count, valid, prefix, reach, left, right, scale, softcap,
-                D, DV, BD, BDV, BM, BN, SOFTCAP, POSITIONAL, EMPTY, PRECISION,
+                D, DV, BD, BM, BN, SOFTCAP, POSITIONAL, EMPTY, PRECISION,
             )  # fmt: skip
             total = tl.where(empty, open_total, total)
             acc = tl.where(empty[:, None], open_acc, acc)
     to = out + b * out_batch + (q_first + start).to(tl.int64) * out_row + head * out_head
-    store_rows(to, out_row, q_count - start, tl.arange(0, BM), tl.arange(0, BDV), averaged(acc, total), DV)
+    store_rows(to, out_row, q_count - start, tl.arange(0, BM), tl.arange(0, BD), averaged(acc, total), DV)

@@ -1,7 +1,8 @@
 """Device code that all attention kernels share: which rows a program has, which keys they see, loads and the softmax.
 
-Layout: operands are pointers with strides in elements, their last axis contiguous; nothing is transposed or copied. Rows
-beyond a sequence and columns beyond a head are never read or written, and addresses are 64-bit where they may be large.
+Layout: operands are pointers with strides in elements, their last axis contiguous; nothing is transposed or copied.
+Rows beyond a sequence and columns beyond a head are never read or written, and addresses are 64-bit where they may be
+large.
 """
 
 # mypy: ignore-errors
@@ -88,7 +89,7 @@ def level_of(best, GUARD: tl.constexpr):
 
 @triton.jit
 def add_tile(weights, keep, total, acc, value, PRECISION: tl.constexpr):
-    """Adds a tile to the running sums: weights `[R, C]` of the values `[C, DV]`; keep `[R]`: what the old sums are worth."""
+    """Adds a tile to the running sums: weights `[R, C]` of the values `[C, DV]`; keep `[R]` scales the old sums."""
     total = total * keep + tl.sum(weights, 1)
     acc = tl.dot(weights.to(value.dtype), value, acc * keep[:, None], input_precision=PRECISION)
     return total, acc
