@@ -20,6 +20,8 @@ def build_command(
     max_tokens: Annotated[int, typer.Option(help="largest batch x length of one run")] = 131_072,
     max_length: Annotated[int | None, typer.Option(help="longest sequence; the model's own when left out")] = None,
     tune: Annotated[bool, typer.Option(help="time rival kernels")] = True,
+    graphs: Annotated[bool, typer.Option(help="on a GPU, capture CUDA graphs")] = True,
+    keep: Annotated[list[str] | None, typer.Option(help="a layer that stays in float32 (repeatable)")] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -36,8 +38,9 @@ def build_command(
             if verbose:
                 note(text)
 
+        limits = {"max_tokens": max_tokens, "max_length": max_length}
         engine = build(
-            import_model(model), precision, device, max_tokens=max_tokens, max_length=max_length, tune=tune, log=log
+            import_model(model), precision, device, **limits, tune=tune, graphs=graphs, keep=keep or (), log=log
         )
         engine.save(output)
         if onnx is not None:
