@@ -29,6 +29,15 @@ def test_chains_of_constants_become_one_constant() -> None:
     assert len(outcome.ledger.folded) == 3
 
 
+def test_only_the_type_of_what_a_constant_is_cast_like_counts() -> None:
+    net, x = _net()
+    half = net.op("CastLike", net.op("Constant", value=torch.tensor(0.5, dtype=torch.float64), outputs=1), x)
+    net.output(net.op("Mul", x, half), "y")
+    outcome = _apply(net, folding.RULE)
+    assert outcome.counts == {"Mul": 1}
+    assert equal(outcome)
+
+
 def test_sizes_that_never_change_are_constants_and_others_are_not() -> None:
     net, x = _net()
     shape = net.op("Shape", x)

@@ -5,6 +5,7 @@ import math
 import onnx_ir as ir
 import torch
 
+from ..dtypes import from_onnx
 from ..errors import NoFusion, QontextError
 from ..graph.attributes import values_of
 from ..graph.dims import Shape
@@ -30,6 +31,9 @@ def check(node: ir.Node, rewriter: Rewriter) -> tuple[list[torch.Tensor], str]:
     if op is None or op.data_dependent or any(v.is_graph_output() for v in node.outputs):
         raise NoFusion("its result is no constant, or an output of the graph")
     held = [None if v is None else rewriter.constant(v) for v in node.inputs]
+    like = node.inputs[1] if node.op_type == "CastLike" else None
+    if like is not None and like.dtype is not None:  # of which only the type counts
+        held[1] = torch.empty(0, dtype=from_onnx(like.dtype).torch)
     operands = [t for t in held if t is not None]
     if len(operands) < sum(v is not None for v in node.inputs):
         return _known(node, rewriter)

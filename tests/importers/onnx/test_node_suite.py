@@ -16,6 +16,8 @@ import pytest
 import torch
 
 import qontext as qx
+from qontext.builder.compile import inferred, operators
+from qontext.fusion.catalogue import fuse
 from qontext.importers.onnx_model import import_onnx
 
 OPERATORS = (
@@ -115,6 +117,22 @@ def test_node(name: str) -> None:
         return
     with pytest.raises((qx.errors.QontextError, AssertionError)):
         run(cases()[name])
+
+
+def test_expanded_attention_becomes_attention_again_or_the_ledger_says_why() -> None:
+    """What stays in parts hands out its scores or probabilities, which a fused attention does not keep."""
+    count, silent = 0, []
+    for name, case in cases().items():
+        if not name.startswith("test_attention_") or "_expanded" not in name:
+            continue
+        model = import_onnx(case.model)
+        fuse(model.graph, model.ledger, inferred(model.graph, operators(())))
+        if any(node.domain == "qontext" and node.op_type in ("Attention", "QKVToContext") for node in model.graph):
+            count += 1
+        elif not any("read" in refusal.reason for refusal in model.ledger.refusals if refusal.rule == "attention"):
+            silent.append(name)
+    assert silent == []
+    assert count >= 78
 
 
 def test_the_suite_is_whole() -> None:
