@@ -36,7 +36,10 @@ X = torch.zeros(2, 5, 3 * 4 * 8)
         ({"prefix_lengths": torch.ones(2, dtype=torch.int32)}, "'prefix_lengths' is given, but kind is 'full'"),
         ({"lengths": torch.ones(3, dtype=torch.int32)}, r"'lengths' has shape \[3\], it needs \[2\]"),
         ({"cu_seqlens": cu_seqlens([1])}, "is padded and takes no 'cu_seqlens'"),
-        ({"mask": torch.ones(2, 4, 5) > 0}, r"'mask' has shape \[2, 4, 5\], it needs .*\[B or 1, S or 1, Skv\] for all"),
+        (
+            {"mask": torch.ones(2, 4, 5) > 0},
+            r"'mask' has shape \[2, 4, 5\], it needs .*\[B or 1, S or 1, Skv\] for all",
+        ),
         ({"mask": torch.ones(3, 5, 5) > 0}, r"'mask' has shape \[3, 5, 5\]"),
         ({"bias": torch.ones(2, 5, 5)}, r"'bias' has shape \[2, 5, 5\], it needs .*; insert an axis"),
         ({"mask": torch.ones(2, 4) > 0}, r"'mask' has shape \[2, 4\], it needs .*B=2, N=4, S=5, Skv=5"),
