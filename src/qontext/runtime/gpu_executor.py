@@ -30,10 +30,10 @@ class GpuExecutor(Executor):
     Args:
         program: planned for a GPU, so that it has parts.
         graphs: False launches every step by itself.
-        capture: how graphs are captured.
+        capturer: makes what captures graphs.
     """
 
-    def __init__(self, program: Program, graphs: bool = True, capture: Capture | None = None):
+    def __init__(self, program: Program, graphs: bool = True, capturer: Callable[[], Capture] | None = None):
         super().__init__(program)
         assert program.parts is not None
         self.parts: Parts = program.parts
@@ -48,7 +48,7 @@ class GpuExecutor(Executor):
         self._packed_heads = self._heads(*self._given)
         self._mask = next((s.inputs[0] for s in program.steps[:head] if s.op == "PackIndex"), -1)
         self._guarded = _guards_ids(program)
-        self.graphs = Graphs(capture or CudaCapture())
+        self.graphs = Graphs(capturer or CudaCapture)
         self.graphs.reason = "graphs were switched off" if not graphs else self._hindrance()
         self.last: Captured | None = None  # the graph of the last run
         self._seen: set[Exact] = set()

@@ -61,13 +61,16 @@ class Captured:
 class Graphs:
     """Graphs by key, the least recently used of which gives way when there are `most`.
 
+    Args:
+        capturer: makes what captures; asked again after `clear`, since a pool of memory ends with its last graph.
     Attributes:
         reason: why nothing is captured, "" while it is.
     """
 
-    def __init__(self, capture: Capture, most: int = MOST_GRAPHS):
+    def __init__(self, capturer: Callable[[], Capture], most: int = MOST_GRAPHS):
         self.reason = ""
-        self._capture = capture
+        self._capturer = capturer
+        self._capture = capturer()
         self._most = most
         self._held: OrderedDict[Any, Captured] = OrderedDict()
 
@@ -101,6 +104,7 @@ class Graphs:
         """Lets go of all graphs and their memory."""
         _settle()
         self._held.clear()
+        self._capture = self._capturer()
 
     def rows(self) -> list[dict[str, Any]]:
         """What was captured, for reports."""
