@@ -196,4 +196,5 @@ def _rows(op: Op) -> Iterator[str]:
         if not any(p.has_rows for p in op.inputs):
             yield "it is token_wise, but no input has rows: axes that begin with '...'"
         for param in without:
-            yield f"it is token_wise, but output {param.name!r} has axes {param.axes!r}, expected rows: '... {param.axes}'"
+            found = f"output {param.name!r} has axes {param.axes!r}"
+            yield f"it is token_wise, but {found}, expected rows: '... {param.axes}'"
