@@ -1,6 +1,6 @@
 """Prints the Markdown tables of a record that bench/encoders.py wrote.
 
-Usage: python bench/table.py bench/results/encoders-base.json
+Usage: python bench/table.py bench/results/encoders-base-epyc-zen4-fp32.json
 """
 
 import json
