@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qontext.dtypes import from_torch, relative_rms
+from qontext.dtypes import by_name, from_torch, relative_rms
 from qontext.ops.standard.catalogue import BY_NAME
 from qontext.ops.standard.declare import Context
 
@@ -46,7 +46,8 @@ def test_three_axes_equal_four() -> None:
     q, k, v = _qkv()
     flat = [x.transpose(1, 2).flatten(2) for x in (q, k, v)]
     found, present_k, present_v = attention(*flat, outputs=3, q_num_heads=6, kv_num_heads=2)
-    assert torch.equal(found, attention(q, k, v).transpose(1, 2).flatten(2))
+    # torch sums in another order when the operands lie in memory otherwise.
+    assert relative_rms(found, attention(q, k, v).transpose(1, 2).flatten(2)) <= by_name("float32").tolerance
     assert torch.equal(present_k, k)
     assert torch.equal(present_v, v)
 

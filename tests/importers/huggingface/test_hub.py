@@ -71,7 +71,7 @@ def test_folders_are_named_after_themselves(tmp_path, monkeypatch):
 def test_paths_are_never_tried_as_hub_ids(source, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "_download", lambda *a: pytest.fail("the hub was asked"))
-    with pytest.raises((ArgumentError, ModelFormatError), match=r"is no folder|no config\.json"):
+    with pytest.raises((ArgumentError, ModelFormatError), match=r"is no folder|no config\.json|the source is empty"):
         qx.import_model(source)
 
 
