@@ -1,5 +1,5 @@
-// C [M, n] (+)= A [M, K] * B, with B packed in panels and A rows of 32-bit words: the micro-kernel of both products of
-// attention. M rows x N vectors of sums stay in registers; each word of A is broadcast against N vectors of B.
+// C [M, n] (+)= A [M, K] * B, with B packed in panels and A rows of 32-bit words: the micro-kernels of attention
+// and of linear layers. M rows x N vectors of sums stay in registers; each word of A is broadcast against N vectors of B.
 #pragma once
 #include "panels.h"
 
@@ -13,8 +13,9 @@ struct FloatStep {
     static V load_b(const Word* p) { return load(p); }
 };
 
-template <class Step, int M, int N>
-static void micro_kernel(const typename Step::Word* a, int64_t lda, const typename Step::Word* b, int64_t steps, float* c, int64_t ldc, bool add) {
+// c [M, N * width] (+)= A * b, with b [steps][N * width]: word(m, k) is a word of A, and each(k) runs once a step.
+template <class Step, int M, int N, class WordAt, class Each>
+static inline __attribute__((always_inline)) void product(const WordAt word, const typename Step::Word* b, int64_t steps, float* c, int64_t ldc, bool add, const Each each) {
     V sums[M][N];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
@@ -27,12 +28,18 @@ static void micro_kernel(const typename Step::Word* a, int64_t lda, const typena
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-            for (int n = 0; n < N; ++n) sums[m][n] = Step::step(sums[m][n], bs[n], a[m * lda + k]);
+            for (int n = 0; n < N; ++n) sums[m][n] = Step::step(sums[m][n], bs[n], word(m, k));
+        each(k);
     }
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) store(c + m * ldc + n * width, sums[m][n]);
+}
+
+template <class Step, int M, int N>
+static void micro_kernel(const typename Step::Word* a, int64_t lda, const typename Step::Word* b, int64_t steps, float* c, int64_t ldc, bool add) {
+    product<Step, M, N>([=](int m, int64_t k) { return a[m * lda + k]; }, b, steps, c, ldc, add, [](int64_t) {});
 }
 
 template <class Step, int N>

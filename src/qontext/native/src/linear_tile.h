@@ -18,25 +18,10 @@ constexpr int tile_rows = 4, tile_vectors = 2;
 // into the second-level cache in each of the first `lines` steps: arithmetic takes long enough to hide it.
 template <class Words, int M, int N>
 static void tile_product(const typename Words::Word* a, const typename Words::Word* b, int64_t steps, float* c, int64_t ldc, bool add, const char* next, int64_t lines) {
-    V sums[M][N];
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) sums[m][n] = add ? load(c + m * ldc + n * width) : set1(0.0f);
-    for (int64_t k = 0; k < steps; ++k) {
-        V bs[N];
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) bs[n] = Words::load_b(b + (k * N + n) * width);
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-            for (int n = 0; n < N; ++n) sums[m][n] = Words::step(sums[m][n], bs[n], a[k * M + m]);
+    const auto fetch = [=](int64_t k) {
         if (k < lines) __builtin_prefetch(next + k * 64, 0, 2);
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) store(c + m * ldc + n * width, sums[m][n]);
+    };
+    product<Words, M, N>([=](int m, int64_t k) { return a[k * M + m]; }, b, steps, c, ldc, add, fetch);
 }
 
 template <class Words>

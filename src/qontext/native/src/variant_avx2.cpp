@@ -1,29 +1,13 @@
 #define QX_USE_AVX2
 #define QX_NS avx2
 #include "activation.h"
-#include "attention_direct.h"
-#include "attention_task.h"
+#include "attention_choice.h"
 #include "kernels.h"
 #include "linear.h"
 #include "norm.h"
 
 namespace qx {
-namespace avx2 {
 
-static bool attention(const AttentionPlan& plan, const AttentionTask& task, Prefetch& ahead) {
-    const int64_t rows = task.end - task.begin;
-    switch (plan.args->dtype) {
-        case QX_BF16: {
-            if (rows <= 6) return run_attention<DirectCore<BF16>>(plan, task, ahead);
-            return run_attention<FloatCore<BF16>>(plan, task, ahead);
-        }
-        case QX_F16: return rows <= 6 ? run_attention<DirectCore<F16>>(plan, task, ahead) : run_attention<FloatCore<F16>>(plan, task, ahead);
-        default: return rows <= 6 ? run_attention<DirectCore<F32>>(plan, task, ahead) : run_attention<FloatCore<F32>>(plan, task, ahead);
-    }
-}
-
-}  // namespace avx2
-
-const Kernels kernels_avx2 = {avx2::norm_rows, avx2::embed_rows, avx2::activate_rows, avx2::attention, &avx2::linear_kernels};
+const Kernels kernels_avx2 = {avx2::norm_rows, avx2::embed_rows, avx2::activate_rows, avx2::attention<avx2::attend<avx2::BF16, avx2::FloatCore<avx2::BF16>>>, &avx2::linear_kernels};
 
 }  // namespace qx
