@@ -56,7 +56,7 @@ def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> N
     overlap = may_overlap(call)
     columns = power_of_2(width)
 
-    def tiles(
+    def run(
         x: torch.Tensor,
         skip: torch.Tensor | None,
         x_bias: torch.Tensor | None,
@@ -67,28 +67,14 @@ def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> N
     ) -> None:
         rows = x.numel() // width
         if rows == 0:
+            return
+        operands = (x, skip, x_bias, weight, bias, y, total, rows, epsilon, width)
+        if columns > WIDEST_TILE:
+            norm_wide_rows[(rows,)](*operands, _WIDE_STEP, centred, overlap, num_warps=8, launch_pdl=overlap)
             return
         each = rows_per_program(columns, rows)
         norm_rows[(blocks(rows, each),)](
-            x, skip, x_bias, weight, bias, y, total, rows, epsilon, width, columns, each, centred, overlap,
-            num_warps=warps_for(columns * each), launch_pdl=overlap,
-        )  # fmt: skip
+            *operands, columns, each, centred, overlap, num_warps=warps_for(columns * each), launch_pdl=overlap
+        )
 
-    def sweeps(
-        x: torch.Tensor,
-        skip: torch.Tensor | None,
-        x_bias: torch.Tensor | None,
-        weight: torch.Tensor | None,
-        bias: torch.Tensor | None,
-        y: torch.Tensor,
-        total: torch.Tensor | None,
-    ) -> None:
-        rows = x.numel() // width
-        if rows == 0:
-            return
-        norm_wide_rows[(rows,)](
-            x, skip, x_bias, weight, bias, y, total, rows, epsilon, width, _WIDE_STEP, centred, overlap,
-            num_warps=8, launch_pdl=overlap,
-        )  # fmt: skip
-
-    return tiles if columns <= WIDEST_TILE else sweeps
+    return run
