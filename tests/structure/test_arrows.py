@@ -28,7 +28,7 @@ ALLOWED = {
     "runtime": OPS | {"builder", "runtime"},
     "engine": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},
-    "report": OPS | {"fusion", "packing", "builder", "runtime", "importers", "engine", "report"},
+    "report": OPS | {"fusion", "packing", "builder", "runtime", "importers", "engine", "benchmark", "report"},
     "benchmark": OPS | {"builder", "runtime", "importers", "engine", "benchmark"},
 }
 EVERYTHING = {"cli", "__init__"}

@@ -13,6 +13,7 @@ from ..fusion.catalogue import RULES, fuse
 from ..fusion.rule import Rule
 from ..graph.ledger import Ledger, origin_of
 from ..graph.model import Model
+from ..graph.text import note_types
 from ..graph.verify import verify
 from ..ops.declare import Op
 from ..ops.device import current, device_of, parse_device
@@ -174,6 +175,7 @@ def compile_model(
     known, updates = known_nodes(ops), updates_of(ops)
     verify(graph, known, updates, after="import")
     inference = inferred(graph, ops)
+    note_types(ledger, graph)
     before = graph.num_nodes()
     fuse(graph, ledger, inference, rules, say)
     ledger.check(graph)
