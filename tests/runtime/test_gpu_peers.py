@@ -4,8 +4,9 @@ import pytest
 import torch
 import transformers as tf
 
-from qontext.benchmark.gpu_onnxruntime import OnnxRuntimeCuda, _write
+from qontext.benchmark.gpu_onnxruntime import OnnxRuntimePeer
 from qontext.benchmark.throughput import covered, short_texts
+from qontext.dtypes import BY_NAME, relative_rms
 from qontext.errors import DeviceError
 
 
@@ -19,18 +20,25 @@ def model():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_peer_onnxruntime_is_fused_whole(model, tmp_path):
-    counts = _write(model, tmp_path / "plain.onnx", tmp_path / "fused.onnx")
-    assert counts["EmbedLayerNormalization"] == 1
-    assert counts["Attention"] == counts["BiasGelu"] == 2
-    assert counts["SkipLayerNormalization"] == 4
+def test_the_peer_onnxruntime_is_fused_whole_and_right(model, tmp_path):
+    peer = OnnxRuntimePeer(model, tmp_path, "cpu")
+    assert peer.fused["EmbedLayerNormalization"] == 1
+    assert peer.fused["Attention"] == peer.fused["BiasGelu"] == 2
+    assert peer.fused["SkipLayerNormalization"] == 4
     assert model.config._attn_implementation == "sdpa"
+    ids = torch.randint(5, 1000, (3, 20))
+    mask = (torch.arange(20) < torch.tensor([20, 7, 1])[:, None]).long()
+    for given in (None, mask):
+        with torch.no_grad():
+            want = model(input_ids=ids, attention_mask=given).last_hidden_state
+        real = torch.ones_like(ids).bool() if given is None else given.bool()
+        assert relative_rms(peer(ids, given)()[real], want[real]) < BY_NAME["float32"].tolerance
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
 def test_onnxruntime_without_cuda_is_refused(model, tmp_path):
     with pytest.raises(DeviceError, match="no CUDAExecutionProvider; install onnxruntime-gpu"):
-        OnnxRuntimeCuda(model, tmp_path)
+        OnnxRuntimePeer(model, tmp_path)
 
 
 def test_time_covered_by_kernels_counts_overlaps_once():

@@ -1,5 +1,7 @@
 """ONNX Runtime on a GPU as a peer, in its best form: its transformer optimiser has fused everything (attention, skip
-layer norm, GELU, embedding), fp16, inputs and outputs bound to memory of the device, the run in a CUDA graph."""
+layer norm, GELU, embedding), fp16, inputs and outputs bound to memory of the device, the run in a CUDA graph.
+
+On the host (for tests of this file) the same in float32, without a graph."""
 
 import copy
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import torch
 from ..errors import DeviceError
 
 Call = Callable[[], torch.Tensor]
-PROVIDER = "CUDAExecutionProvider"
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 _INPUTS = ("input_ids", "attention_mask")
 _EXPECTED = ("EmbedLayerNormalization", "Attention", "SkipLayerNormalization", "BiasGelu")
 
@@ -26,30 +28,32 @@ class _Encoder(torch.nn.Module):
         return hidden
 
 
-class OnnxRuntimeCuda:
+class OnnxRuntimePeer:
     """One exported and optimised model; called with a batch it gives a call without arguments.
 
     Args:
         model: a Hugging Face encoder.
         folder: where the model is written.
+        device: "cuda" or "cpu".
     Raises:
         DeviceError: no ONNX Runtime with CUDA, or its optimiser left something unfused.
     """
 
-    def __init__(self, model: Any, folder: Path):
+    def __init__(self, model: Any, folder: Path, device: str = "cuda"):
         import onnxruntime
 
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
         found = onnxruntime.get_available_providers()
-        if PROVIDER not in found:
+        if PROVIDERS[device] not in found:
             raise DeviceError(
-                f"ONNX Runtime {onnxruntime.__version__} has {', '.join(found)} and no {PROVIDER}; install "
+                f"ONNX Runtime {onnxruntime.__version__} has {', '.join(found)} and no {PROVIDERS[device]}; install "
                 "onnxruntime-gpu"
             )
         onnxruntime.set_default_logger_severity(3)
+        self.device = device
         self.path = folder / "fused.onnx"
-        self.fused = _write(model, folder / "plain.onnx", self.path)
+        self.fused = _write(model, folder / "plain.onnx", self.path, half=device == "cuda")
         missing = [name for name in _EXPECTED if not self.fused.get(name)]
         if missing:
             raise DeviceError(f"ONNX Runtime's optimiser fused no {', '.join(missing)}; the peer would be a weak one")
@@ -60,22 +64,22 @@ class OnnxRuntimeCuda:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(
-            str(self.path), options, providers=[(PROVIDER, {"enable_cuda_graph": "1"})]
-        )
+        settings = {"enable_cuda_graph": "1"} if self.device == "cuda" else {}
+        session = onnxruntime.InferenceSession(str(self.path), options, providers=[(PROVIDERS[self.device], settings)])
         given = dict(zip(_INPUTS, (ids, torch.ones_like(ids) if mask is None else mask), strict=True))
         binding = session.io_binding()
         held = []
         for entry in session.get_inputs():
             tensor = given[entry.name].to(torch.int32 if "int32" in entry.type else torch.int64).contiguous()
             held.append(tensor)
-            binding.bind_input(entry.name, "cuda", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
+            binding.bind_input(entry.name, self.device, 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
         (output,) = session.get_outputs()
         width = output.shape[-1]
         kind = torch.float16 if "float16" in output.type else torch.float32
         result = torch.empty(*ids.shape, width, dtype=kind, device=ids.device)
-        binding.bind_output(output.name, "cuda", 0, _numpy_type(result), tuple(result.shape), result.data_ptr())
-        torch.cuda.synchronize()  # what it reads was written on a stream that it does not know
+        binding.bind_output(output.name, self.device, 0, _numpy_type(result), tuple(result.shape), result.data_ptr())
+        if self.device == "cuda":
+            torch.cuda.synchronize()  # what it reads was written on a stream that it does not know
 
         def run() -> torch.Tensor:
             session.run_with_iobinding(binding)
@@ -85,7 +89,7 @@ class OnnxRuntimeCuda:
         return run
 
 
-def _write(model: Any, plain: Path, fused: Path) -> dict[str, int]:
+def _write(model: Any, plain: Path, fused: Path, half: bool) -> dict[str, int]:
     """Exports and optimises; returns how often each operator was fused."""
     from onnxruntime.transformers import optimizer
 
@@ -113,7 +117,8 @@ def _write(model: Any, plain: Path, fused: Path) -> dict[str, int]:
         use_gpu=True,
     )
     counts = dict(optimised.get_fused_operator_statistics())
-    optimised.convert_float_to_float16()
+    if half:
+        optimised.convert_float_to_float16()
     optimised.save_model_to_file(str(fused), use_external_data_format=False)
     return counts
 

@@ -13,7 +13,7 @@ import torch
 
 from ..dtypes import by_name
 from ..errors import DeviceError
-from .gpu_onnxruntime import OnnxRuntimeCuda
+from .gpu_onnxruntime import OnnxRuntimePeer
 
 Call = Callable[[], torch.Tensor]
 Peer = Callable[[torch.Tensor, torch.Tensor | None], Call]
@@ -67,10 +67,10 @@ def peers_of(model: Any, precision: str, folder: Path) -> dict[str, Peer]:
     half = copy.deepcopy(model).to(by_name(precision).torch).eval()
 
     @functools.cache
-    def exported() -> OnnxRuntimeCuda:
+    def exported() -> OnnxRuntimePeer:
         if precision != "fp16":
             raise DeviceError(f"ONNX Runtime's optimiser writes fp16, not {precision}")
-        return OnnxRuntimeCuda(model, folder)
+        return OnnxRuntimePeer(model, folder)
 
     return {
         "torch eager": lambda ids, mask: eager(half, ids, mask),
