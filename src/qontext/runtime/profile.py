@@ -16,7 +16,6 @@ from ..ops.declare import Op
 from ..ops.device import current
 from .executor import Executor
 
-
 _LEAST_RUNS = 2
 
 
