@@ -9,7 +9,7 @@ import typer
 
 from ..errors import ArgumentError
 from .console import note, show, working
-from .engines import open_engine
+from .engines import open_engine, read_texts
 from .options import DEMO, Device, Json, ModelArgument, Precision, Verbose
 
 _STAGES = ("imported", "fused")
@@ -24,6 +24,9 @@ def explain_command(
     batch: Annotated[int, typer.Option("--batch", "-b", help="sequences of the timed runs")] = 8,
     length: Annotated[int, typer.Option("--length", "-s", help="tokens a sequence")] = 128,
     measure: Annotated[bool, typer.Option(help="time every step")] = True,
+    against: Annotated[
+        str, typer.Option(help="another MODEL or engine, or torch, or torch.compile: kernels of both by layer")
+    ] = "",
     precision: Precision = "fp32",
     device: Device = "cpu",
     json: Json = False,
@@ -36,17 +39,78 @@ def explain_command(
         draw(model, picture, stage, only, precision, device, verbose)
         if html is None and not json:
             return
+    from ..importers import import_model
     from ..report import explain
+    from ..report.against import render
 
     with told_in(html, model):
-        engine = open_engine(model, precision, device, verbose)
+        source = None if model.endswith(".qx") else import_model(model)
+        engine = open_engine(source or model, precision, device, verbose)
         with working("measuring"):
-            report = explain(engine, batch, length, measure)
+            report = explain(engine, batch, length, measure, reference=source if precision != "fp32" else None)
+        if against:
+            report = report.beside(_other_side(engine, model, against, batch, length, precision, device, verbose))
         if html is not None:
             report.save(html)
             note(f"wrote {html}")
     if html is None or json:
-        show(report.data, json, lambda: str(report))
+        show(report.data, json, lambda: render(report.data["against"]) if against else str(report))
+
+
+def _other_side(
+    engine: Any, model: str, other: str, batch: int, length: int, precision: str, device: str, verbose: bool
+) -> Any:
+    """The engine beside torch, or beside another engine."""
+    import os
+
+    from ..report.against import TORCH, against, torch_model
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes a line for every start otherwise
+    if other not in TORCH:
+        return against(engine, open_engine(other, precision, device, verbose), batch=batch, length=length)
+    with working(f"tracing {other}"):
+        return against(engine, torch_model(model), batch=batch, length=length, compiled=TORCH[other])
+
+
+def compare_command(
+    model: ModelArgument,
+    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="a .qx engine built from MODEL; 'build' builds one")],
+    data: Annotated[
+        Path | None, typer.Option("--data", "-i", help="inputs: an .npz file, or .txt with one text a line")
+    ] = None,
+    tolerance: Annotated[float | None, typer.Option(help="largest relative RMS error of the outputs")] = None,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compares every step of an engine with the model it was built from, and finds where the error starts.
+
+    Exits with 1 when an output is beyond the tolerance.
+    """
+    from ..importers import import_model
+    from ..report.compare import compare
+
+    source = import_model(model)
+    built = open_engine(source if engine == "build" else engine, precision, device, verbose, tune=False)
+    with working("comparing"):
+        found = compare(source, built, None if data is None else _inputs(data, built), tolerance)
+    show(found.data, json, lambda: str(found))
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _inputs(path: Path, engine: Any) -> dict[str, Any]:
+    """The inputs of a run from a file: arrays, or texts for the tokenizer of the engine."""
+    import numpy as np
+
+    if path.suffix == ".txt":
+        return _tokens(read_texts(None, path), engine)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArgumentError(f"cannot read {path}: {error}; it must be an .npz file of plain arrays, or .txt") from error
 
 
 @contextmanager
@@ -90,6 +154,26 @@ def _graph(model: str, stage: str, precision: str, device: str, verbose: bool) -
     return compiled.fused if compiled.fused is not None else next(iter(compiled.programs.values())).graph
 
 
+def _tokens(texts: list[str], engine: Any) -> dict[str, Any]:
+    """Texts as one padded batch."""
+    import numpy as np
+
+    from ..tasks.tokenizer import Tokenizer
+
+    if engine.tokenizer is None:
+        raise ArgumentError("compare: the model has no tokenizer, so --data must be an .npz file of arrays")
+    tokenizer = Tokenizer(engine.tokenizer, engine.config)
+    found = tokenizer.tokens(texts, engine.max_length)
+    longest = max(len(t.ids) for t in found)
+    made = {
+        "input_ids": [[*t.ids, *[tokenizer.pad_id] * (longest - len(t.ids))] for t in found],
+        "attention_mask": [[1] * len(t.ids) + [0] * (longest - len(t.ids)) for t in found],
+        "token_type_ids": [[*t.type_ids, *[0] * (longest - len(t.ids))] for t in found],
+    }
+    return {n: np.array(rows, dtype=np.int64) for n, rows in made.items() if n in engine.input_names}
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
     app.command("explain")(explain_command)
+    app.command("compare")(compare_command)

@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..builder.plan import Program
 from ..builder.samples import Size
 from ..engine import Engine
 from ..errors import ArgumentError
+from ..graph.model import Model
 from ..ops.operators import operators
 from ..runtime.ceilings import ceilings_of
 from ..runtime.gpu_executor import executor_for
@@ -24,6 +25,9 @@ from .layers import assign_layers
 from .memory import memory_of
 from .refusals import refusal_rows
 from .steps import measured_rows, plain_rows
+
+if TYPE_CHECKING:
+    from .against import Against
 
 _MEASURE_SECONDS = 2.5
 
@@ -39,6 +43,10 @@ class Explanation:
 
         return render(self.data)
 
+    def beside(self, other: "Against") -> "Explanation":
+        """The same report with a section about another side (see `against`)."""
+        return Explanation({**self.data, "against": other.data})
+
     def html(self) -> str:
         """The report as one page that opens offline. Raises ArgumentError when the extra `explain` is missing."""
         from .html import page
@@ -51,7 +59,12 @@ class Explanation:
 
 
 def explain(
-    engine: Engine, batch: int = 8, length: int = 128, measure: bool = True, program: str | None = None
+    engine: Engine,
+    batch: int = 8,
+    length: int = 128,
+    measure: bool = True,
+    program: str | None = None,
+    reference: Model | None = None,
 ) -> Explanation:
     """Explains an engine.
 
@@ -60,6 +73,7 @@ def explain(
         batch, length: size of the runs that are timed (shortened to what the engine takes).
         measure: False leaves out times and shares.
         program: which program of the engine ("encode"); its first when left out.
+        reference: the model it was built from: each step then says how far it is from what the model means.
     Raises:
         ArgumentError: no such program.
     """
@@ -114,6 +128,11 @@ def explain(
         steps = plain_rows(chosen, compiled.kept, ops, size)
     for row, link in zip(steps, step_links(chosen), strict=True):
         row |= link
+    if reference is not None:
+        from .compare import compare
+
+        for row, compared in zip(steps, compare(reference, engine).data["rows"], strict=True):
+            row["error"] = compared["error"]
     nodes = node_rows(ledger, chosen.steps)
     data["nodes"], data["steps"] = nodes, steps
     data["layers"] = assign_layers(nodes, steps)

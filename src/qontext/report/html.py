@@ -7,10 +7,15 @@ from typing import Any
 from ..errors import ArgumentError
 from . import numbers
 from .colours import FAMILIES, OTHER, family_of
-from .layout import Placed, path_of, place
+from .layout import Placed, place
 from .plots import memory_plot, roofline, time_bar
 
 _FATES = ("fused", "step", "folded", "removed")
+# Columns of steps; `data.js` names them in the same order.
+_STEP_WORDS = ("op", "kernel", "origin", "dtype", "kept")
+_STEP_NUMBERS = ("bytes", "flops", "us", "share_of_ceiling", "layer")
+_STEP_LISTS = ("reads", "sources")
+_STEP_SOME = ("gives", "refused", "timings_us")
 _SCRIPTS = ("data.js", "graph.js", "inspector.js", "table.js", "main.js")
 
 Row = Mapping[str, Any]
@@ -75,7 +80,7 @@ def payload(data: Row) -> dict[str, Any]:
 
     columns = {
         "op": [word(n["op"]) for n in nodes],
-        "name": [n["name"] for n in nodes],
+        "name": ["" if n["name"] == n["origin"] else n["name"] for n in nodes],
         "origin": [word(n["origin"]) for n in nodes],
         "type": [word(n["type"]) for n in nodes],
         "reads": [n["reads"] for n in nodes],
@@ -84,12 +89,14 @@ def payload(data: Row) -> dict[str, Any]:
         "why": [word(n["why"]) for n in nodes],
         "layer": [n["layer"] for n in nodes],
     }
-    step_keys = ("name", "op", "kernel", "origin", "dtype", "shapes", "bytes", "flops", "reads", "gives", "sources")
-    rows = [
-        {k: s[k] for k in (*step_keys, "layer", "kept", "refused", "timings_us")}
-        | {"family": family_of(s["op"]), "us": s.get("us"), "share": s.get("share_of_ceiling")}
-        for s in steps
-    ]
+    rows = {
+        "words": [[word(s[k]) for s in steps] for k in _STEP_WORDS],
+        "family": [word(family_of(s["op"])) for s in steps],
+        "shape": [word(" ".join(s["shapes"])) for s in steps],
+        "numbers": [[_short(s.get(k)) for s in steps] for k in _STEP_NUMBERS],
+        "lists": [[s[k] for s in steps] for k in _STEP_LISTS],
+        "some": {k: {s["index"]: s[k] for s in steps if s[k]} for k in _STEP_SOME},
+    }
     return {
         "fates": _FATES,
         "nodes": columns,
@@ -100,6 +107,11 @@ def payload(data: Row) -> dict[str, Any]:
         "families": {op: family_of(op) for op in {n["op"] for n in nodes}},
         "run_us": data["measured"]["run_us"] if "measured" in data else None,
     }
+
+
+def _short(value: float | None) -> float | None:
+    """Five digits are enough to show."""
+    return None if value is None else float(f"{value:.5g}")
 
 
 def _pictures(data: Row) -> list[dict[str, Any]]:
@@ -119,7 +131,10 @@ def _pictures(data: Row) -> list[dict[str, Any]]:
 
 
 def _picture(rows: Sequence[Row], key: str) -> dict[str, Any]:
-    """Places of the rows and, after them, of what they read from outside, in the order in which it is first read."""
+    """Places of the rows and, after them, of what they read from outside, in the order in which it is first read.
+
+    A line is [from, to] and the points between.
+    """
     at: dict[Any, int] = {row[key]: i for i, row in enumerate(rows)}
     edges = []
     for i, row in enumerate(rows):
@@ -130,7 +145,7 @@ def _picture(rows: Sequence[Row], key: str) -> dict[str, Any]:
         "w": placed.width,
         "h": placed.height,
         "xy": [c for centre in placed.centres for c in centre],
-        "lines": [[a, b, path_of(points)] for a, b, points in placed.lines],
+        "lines": [[a, b, *(c for point in points[1:-1] for c in point)] for a, b, points in placed.lines],
     }
 
 

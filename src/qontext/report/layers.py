@@ -60,6 +60,8 @@ def assign_layers(nodes: Sequence[Row], steps: Sequence[Row]) -> list[Row]:
             node_of[number_of_node]["layer"] = number
         for i in layer["steps"]:
             steps[i]["layer"] = number
+    if len(layers) == 1:
+        layers[0]["title"] = "The whole graph"
     fold(layers, nodes, steps)
     return layers
 
@@ -102,8 +104,10 @@ def _step_key(step: Row, by_id: Mapping[int, Key | None]) -> Key | None:
 
 
 def _cut_at_attentions(steps: Sequence[Row]) -> list[Key | None]:
-    """A block begins at each attention; None before the first."""
+    """A block begins at each attention; None before the first, and everywhere where there is but one."""
     count, keys = -1, []
+    if sum(step["op"] in _ATTENTIONS for step in steps) < 2:
+        return [None] * len(steps)
     for step in steps:
         if step["op"] in _ATTENTIONS:
             count += 1

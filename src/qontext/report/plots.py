@@ -109,8 +109,9 @@ def memory_plot(data: Row) -> str:
     for i in range(0, len(live), max(1, len(live) // 8)):
         parts.append(_tick_x(_LEFT + (i + 0.5) * width, str(i)))
     outline = [f"M{_LEFT} {py(0):.1f}"]
-    for i, value in enumerate(live):
-        outline.append(f"V{py(value):.1f}H{_LEFT + (i + 1) * width:.1f}")
+    together = -(-len(live) // 1200)  # more steps than that share a pixel
+    for i in range(0, len(live), together):
+        outline.append(f"V{py(max(live[i : i + together])):.1f}H{_LEFT + min(i + together, len(live)) * width:.1f}")
     parts.append(f'<path class="area" d="{"".join(outline)}V{py(0):.1f}z"/>')
     parts.append(f'<path class="roof" d="M{_LEFT} {py(memory["arena"]):.1f}H{_W - _RIGHT}"/>')
     parts.append(

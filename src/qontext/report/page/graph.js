@@ -10,11 +10,24 @@ function outside(rows, reads) {
   return extra;
 }
 
+// A line from the lower rim of one box to the upper rim of another, through points, smooth where it changes column.
+function way(xy, line) {
+  const [a, b, ...points] = line;
+  let x = xy[2 * a], y = xy[2 * a + 1] + BOX_H / 2, d = `M${x} ${y}`;
+  points.push(xy[2 * b], xy[2 * b + 1] - BOX_H / 2);
+  for (let i = 0; i < points.length; i += 2) {
+    const u = points[i], v = points[i + 1], m = (y + v) / 2;
+    d += u === x ? `L${u} ${v}` : `C${x} ${m} ${u} ${m} ${u} ${v}`;
+    x = u; y = v;
+  }
+  return d;
+}
+
 function picture(card, side) {
   const layer = L[card.layers[card.shown]], before = side === "before";
   const rows = before ? layer.nodes : layer.steps, p = D.pictures[card.run][side];
   const extra = outside(rows, before ? (i) => N.reads[i] : (i) => S[i].reads);
-  const parts = p.lines.map((l) => `<path d="${l[2]}"/>`);
+  const parts = p.lines.map((line) => `<path d="${way(p.xy, line)}"/>`);
   const boxes = [...rows, ...extra].map((row, i) => {
     const x = p.xy[2 * i], y = p.xy[2 * i + 1], inner = i < rows.length;
     let label, sub, cls, hint, id = "";
@@ -28,7 +41,7 @@ function picture(card, side) {
       label = W[N.op[row]]; sub = W[N.origin[row]].split(".").slice(-2).join("."); hint = `${label}  ${W[N.type[row]]}  ${W[N.origin[row]]}`;
       cls = N.step[row] < 0 ? "gone" : ""; id = ` data-node="${row}"`;
     } else {
-      label = S[row].op; sub = S[row].kernel; hint = `${label}  ${S[row].shapes.join(" ")}  ${S[row].origin}`; id = ` data-step="${row}"`; cls = "";
+      label = S[row].op; sub = S[row].kernel; hint = `${label}  ${S[row].shape}  ${S[row].origin}`; id = ` data-step="${row}"`; cls = "";
     }
     const family = !inner ? "" : before ? "f-" + nodeFamily(row) : "f-" + S[row].family;
     const focus = inner ? ' tabindex="0" role="button"' : "";

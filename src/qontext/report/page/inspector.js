@@ -20,7 +20,7 @@ function aboutStep(i) {
   const s = S[i], total = S.reduce((sum, t) => sum + (t.us || 0), 0);
   const rivals = s.timings_us.length > 1 ? s.timings_us.map(([name, us]) => `${escaped(name)} ${micros(us)}`).join(", ") : "";
   return `<h3>${escaped(s.op)} <small>step ${i}</small></h3>` + list([
-    ["kernel", `<code>${escaped(s.kernel)}</code>`], ["module", escaped(s.origin)], ["result", escaped(`${s.dtype} ${s.shapes.join(" ")}`)],
+    ["kernel", `<code>${escaped(s.kernel)}</code>`], ["module", escaped(s.origin)], ["result", escaped(`${s.dtype} ${s.shape}`)],
     ["time", s.us === null ? "" : `${micros(s.us)}, ${((100 * s.us) / total).toFixed(1)} % of the run`],
     ["ceiling", s.share === null ? "" : `${Math.round(100 * s.share)} % of what the machine can`],
     ["moves", `${bytes(s.bytes)}, ${flops(s.flops)}flop`], ["timed", rivals],

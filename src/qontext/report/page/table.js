@@ -18,7 +18,7 @@ const COLUMNS = [
   { key: "flops", title: "Flop", n: true, of: (r) => r.flops, show: (r) => flops(r.flops) },
   { key: "origin", title: "Module", cls: "w", of: (r) => r.origin, show: (r) => escaped(r.origin) },
 ];
-const single = S.map((s, i) => ({ ...s, index: i, count: 1, shape: s.shapes.join(" "), text: `${i} ${s.op} ${s.kernel} ${s.origin} ${s.name} ${s.dtype} ${s.shapes.join(" ")} ${s.family}`.toLowerCase() }));
+const single = S.map((s, i) => ({ ...s, count: 1, text: `${i} ${s.op} ${s.kernel} ${s.origin} ${s.dtype} ${s.shape} ${s.family}`.toLowerCase() }));
 const view = { sort: timed ? "us" : "index", down: timed, all: false, family: "" };
 
 function grouped(rows) {
