@@ -35,7 +35,7 @@ class CudaCapture:
             torch.cuda.set_stream(stream)  # a capture that failed leaves its own stream behind
         if self._pool is None:
             self._pool = graph.pool()
-        return graph.replay, table
+        return super(torch.cuda.CUDAGraph, graph).replay, table  # without what torch's Python around it costs
 
 
 @dataclass
