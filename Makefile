@@ -36,9 +36,10 @@ format: venv
 docs: venv
 	$(BIN)/python -m qontext.ops.docs
 	$(BIN)/python -m qontext.fusion.docs
+	$(BIN)/python -m qontext.benchmark.page
 
 bench: venv
-	$(BIN)/python bench/encoders.py --json bench/results
+	$(BIN)/python bench/encoders.py --output bench/results
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

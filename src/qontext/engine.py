@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -24,7 +23,7 @@ from .runtime.executor import Observe
 from .runtime.gpu_executor import GpuExecutor, executor_for
 from .runtime.inputs import prepare_inputs
 from .runtime.magnitudes import near_overflow
-from .runtime.outputs import at
+from .runtime.outputs import at, to_numpy
 from .runtime.packed import as_one_row, token_outputs
 from .runtime.profile import sample_run_inputs
 
@@ -135,7 +134,7 @@ class Engine:
         """The outputs where the caller wants them, as torch tensors or arrays."""
         first = next((x for x in inputs.values() if isinstance(x, torch.Tensor)), None)
         if output_device is None and first is None:
-            return {name: _numpy(tensor) for name, tensor in at(outputs, torch.device("cpu")).items()}
+            return {name: to_numpy(tensor) for name, tensor in at(outputs, torch.device("cpu")).items()}
         wanted = output_device if output_device is not None else first.device if first is not None else "cpu"
         return at(outputs, torch.device(wanted))
 
@@ -314,12 +313,6 @@ def graphs_line(graphs: Mapping[str, Any]) -> str:
         return f"no CUDA graphs: {graphs['reason']}"
     captured = "; ".join(f"{g['sizes']} (replayed {g['replays']} times)" for g in graphs["captured"])
     return f"CUDA graphs of {graphs['steps']} steps: {captured or 'none captured yet'}"
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
-        tensor = tensor.float()  # numpy has no such types
-    return tensor.cpu().numpy()
 
 
 def _shape(shape: Sequence[object] | None) -> str:

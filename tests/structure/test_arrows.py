@@ -29,7 +29,7 @@ ALLOWED = {
     "engine": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},
     "report": OPS | {"fusion", "packing", "builder", "runtime", "importers", "engine", "report"},
-    "benchmark": OPS | {"builder", "runtime", "importers", "engine", "benchmark"},
+    "benchmark": OPS | {"builder", "runtime", "importers", "engine", "tasks", "demo_model", "benchmark"},
 }
 EVERYTHING = {"cli", "__init__"}
 
