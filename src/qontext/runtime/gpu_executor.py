@@ -167,7 +167,6 @@ class GpuExecutor(Executor):
         captured = known.captured
         captured.pad.fill(known.landing(inputs), known.fixed, known)
         captured.replay()
-        captured.replays += 1
         self.last = captured
         table = known.table[:]
         self._advance(self._full_tail, table, dict(known.sizes))
@@ -262,7 +261,6 @@ class GpuExecutor(Executor):
         views = captured.pad.views
         captured.pad.fill({slot: table[slot] for slot in views})
         captured.replay()
-        captured.replays += 1
         for slot, tensor in captured.outputs.items():
             table[slot] = tensor if sizes is None else self._cut(slot, tensor, sizes)
         for slot in self.parts.tail_inputs:
@@ -317,6 +315,7 @@ class GpuExecutor(Executor):
 
         def body() -> list[Any]:
             own = given[:]
+            pad.land()
             self._advance(self._core, own, dict(rounded))
             return own
 
