@@ -26,6 +26,7 @@ from ..ops.declare import Op
 from ..ops.device import device_of
 from ..ops.operators import operators
 from ..packing.remove_padding import Packed, PackingReport
+from ..quant.recipe import QuantLayer
 from ..version import __version__
 from .compile import Compiled, Log, Settings, check_settings, known_nodes, planned, updates_of
 from .container import Container, write_container
@@ -84,6 +85,7 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
             "ledger": asdict(compiled.ledger),
             "packing": asdict(compiled.packing),
             "kept": compiled.kept,
+            "quantised": [asdict(layer) for layer in compiled.quantised],
             "log": compiled.log,
         }
     )
@@ -138,6 +140,7 @@ def read_engine(
     with _understood(box, "report.json"):
         ledger, packing = _ledger(report["ledger"]), _packing(report["packing"])
         kept, lines = dict(report.get("kept", {})), list(report["log"])
+        layers = [QuantLayer(**layer) for layer in report.get("quantised", [])]
     here = device_of(settings.device).name
     moved = []
     if here != built_on:
@@ -160,14 +163,15 @@ def read_engine(
         tuner,
         tuple(plugins),
         kept,
+        layers,
         lines + moved,
     )
     return compiled, facts
 
 
 def needed_instruction_sets(settings: Settings) -> list[str]:
-    """Instruction sets of which one must be there; none for fp32."""
-    if settings.device == "cpu" and settings.precision == "bf16":
+    """Instruction sets of which one must be there; none for fp32 (every processor multiplies bytes)."""
+    if settings.device == "cpu" and settings.floats == "bf16":
         return ["avx512_bf16", "amx_bf16", "bf16"]
     return []
 

@@ -1,6 +1,6 @@
 """Lowering float32 compute to bf16 or fp16: weights and activations change their type, inputs and outputs do not."""
 
-from collections.abc import Collection, Set
+from collections.abc import Callable, Collection, Set
 
 import onnx_ir as ir
 import torch
@@ -13,7 +13,12 @@ from ..graph.tensors import constant_of, to_onnx
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def lower_precision(graph: ir.Graph, precision: str, kept: Collection[str] = ()) -> int:
+def lower_precision(
+    graph: ir.Graph,
+    precision: str,
+    kept: Collection[str] = (),
+    fixed: Callable[[ir.Node, int], bool] = lambda node, index: False,
+) -> int:
     """Turns every float32 weight, constant and cast of a graph into `precision`; returns how many weights changed.
 
     Float inputs are cast on entry, float outputs back to the type they were declared with, so callers see no change.
@@ -22,6 +27,7 @@ def lower_precision(graph: ir.Graph, precision: str, kept: Collection[str] = ())
 
     Args:
         kept: names of nodes that stay in float32, weights and results; casts are put around them.
+        fixed: whether an operand is float32 by declaration; weights that only such operands read stay as they are.
     """
     kind = by_name(PRECISIONS[precision])
     if kind.name == "float32":
@@ -32,7 +38,9 @@ def lower_precision(graph: ir.Graph, precision: str, kept: Collection[str] = ())
     changed = 0
     for name, value in graph.initializers.items():
         tensor = constant_of(value)
-        if tensor is not None and tensor.dtype == torch.float32 and not _only_for(value, wide):
+        if tensor is None or tensor.dtype != torch.float32 or _only_for(value, wide):
+            continue
+        if not value.uses() or not all(fixed(user, index) for user, index in value.uses()):
             value.const_value = to_onnx(narrow(tensor, kind.torch), name)
             value.dtype = kind.onnx
             value.meta.pop("torch", None)
