@@ -5,7 +5,7 @@ Everything is data first (`Explanation.data` is JSON-able); text and pages are m
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,7 @@ def explain(
         "source_nodes": len(ledger.sources),
         "fusions": [_fusion(f, ledger.sources) for f in ledger.fusions],
         "refusals": refusal_rows(ledger.refusals),
+        "quantised": [asdict(layer) for layer in compiled.quantised],
         "folded": len(ledger.folded),
         "removed": len(ledger.removed),
         "packing": {
