@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..builder.plan import Program
 from ..builder.samples import Size
 from ..engine import Engine
@@ -17,6 +19,7 @@ from ..graph.model import Model
 from ..ops.operators import operators
 from ..runtime.ceilings import ceilings_of
 from ..runtime.gpu_executor import executor_for
+from ..runtime.inputs import prepare_inputs
 from ..runtime.profile import profile, sample_run_inputs
 from .environment import environment, scrubbed
 from .failure import write_page
@@ -65,6 +68,7 @@ def explain(
     measure: bool = True,
     program: str | None = None,
     reference: Model | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Explanation:
     """Explains an engine.
 
@@ -73,9 +77,11 @@ def explain(
         batch, length: size of the runs that are timed (shortened to what the engine takes).
         measure: False leaves out times and shares.
         program: which program of the engine ("encode"); its first when left out.
+        inputs: what is timed, as for `engine.run`; made up of the given size when left out.
         reference: the model it was built from: each step then says how far it is from what the model means.
     Raises:
         ArgumentError: no such program.
+        InputError, ShapeError, DTypeError: as for `engine.run`.
     """
     compiled, ledger = engine.compiled, engine.compiled.ledger
     name, chosen = _chosen(engine, program)
@@ -112,9 +118,8 @@ def explain(
     sizes: dict[str, int] = {}
     if measure:
         executor = executor_for(chosen, compiled.settings.graphs)
-        profiled = profile(
-            executor, ops, sample_run_inputs(chosen, engine.input_rules, batch, length), _MEASURE_SECONDS
-        )
+        given = _prepared(engine, chosen, inputs, size)
+        profiled = profile(executor, ops, given, _MEASURE_SECONDS)
         ceilings = ceilings_of(chosen.device)
         sizes = profiled.sizes
         steps = measured_rows(profiled, ceilings, compiled.kept)
@@ -142,6 +147,15 @@ def explain(
     data["memory"] = memory_of(chosen, size, sizes)
     data |= {key: scrubbed(data[key]) for key in ("engine", "log", "graphs", "environment")}
     return Explanation(data)
+
+
+def _prepared(
+    engine: Engine, program: Program, inputs: Mapping[str, Any] | None, size: Size
+) -> Mapping[str, torch.Tensor]:
+    """What is timed: the caller's inputs, or made-up ones."""
+    if inputs is None:
+        return sample_run_inputs(program, engine.input_rules, size.sequences, size.length)
+    return prepare_inputs(program, engine.input_rules, inputs, engine.settings.max_tokens, engine.max_length).tensors
 
 
 def _chosen(engine: Engine, program: str | None) -> tuple[str, Program]:
