@@ -87,7 +87,7 @@ def updates_of(ops: dict[str, Op]) -> Callable[[ir.Node], dict[int, int]]:
         op = ops.get(node.op_type)
         if op is None or op.domain != node.domain:
             return {}
-        return {op.output_index(o): op.input_index(i) for o, i in op.updates.items()}
+        return op.updated_inputs
 
     return updates
 
