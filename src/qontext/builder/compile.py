@@ -22,7 +22,7 @@ from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
 from ..packing.remove_padding import PackingReport, remove_padding
 from .plan import Program, plan_program
-from .precision import PRECISIONS, lower_precision, with_readers
+from .precision import PRECISIONS, Narrowed, lower_precision, with_readers
 from .tune import Tuner
 
 Log = Callable[[str], None]
@@ -54,7 +54,12 @@ class Settings:
 
 @dataclass
 class Compiled:
-    """A model made ready: what an engine runs, saves and reports. `kept` says which nodes stay in float32, and why."""
+    """A model made ready: what an engine runs, saves and reports.
+
+    ledger:  of the program "encode"
+    kept:    which of its nodes stay in float32, and why
+    states:  of the other programs: inputs that hold a cache -> the outputs that these become
+    """
 
     settings: Settings
     programs: dict[str, Program]
@@ -66,6 +71,7 @@ class Compiled:
     kept: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    states: dict[str, str] = field(default_factory=dict)
 
 
 def known_nodes(ops: dict[str, Op]) -> Callable[[ir.Node], bool]:
@@ -190,14 +196,28 @@ def compile_model(
     kept = kept_nodes(graph, settings, overflowing or {})
     for name, reason in kept.items():
         say(f"stays in float32: {name} ({reason})")
-    lower_precision(graph, settings.precision, kept)
+    narrowed: Narrowed = {}
+    lower_precision(graph, settings.precision, kept, narrowed=narrowed)
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
-    program = planned("encode", graph, ops, settings.device, tuner, say)
+    programs = {"encode": planned("encode", graph, ops, settings.device, tuner, say)}
+    states = {*model.states, *model.states.values()}
+    for name, source in model.programs.items():
+        other = source.clone(allow_outer_scope_values=False)
+        verify(other, known, updates, after="import")
+        own = Ledger()
+        own.adopt(other)
+        fuse(other, own, inferred(other, ops), rules, say)
+        own.check(other)
+        lower_precision(other, settings.precision, states=states, narrowed=narrowed)
+        verify(other, known, updates, after="lowering")
+        programs[name] = planned(name, other, ops, settings.device, tuner, say)
     seconds = time.perf_counter() - start
-    say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls")
-    programs = {"encode": program}
-    return Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, lines, seconds)
+    steps = sum(len(p.steps) for p in programs.values())
+    say(f"planned {steps} steps, timed {tuner.timed} calls")
+    done = Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, lines, seconds)
+    done.states = dict(model.states)
+    return done
 
 
 def kept_nodes(graph: ir.Graph, settings: Settings, overflowing: Mapping[str, float]) -> dict[str, str]:

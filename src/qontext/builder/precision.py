@@ -1,6 +1,6 @@
 """Lowering float32 compute to bf16 or fp16: weights and activations change their type, inputs and outputs do not."""
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, MutableMapping, Set
 
 import onnx_ir as ir
 import torch
@@ -13,7 +13,17 @@ from ..graph.tensors import constant_of, to_onnx
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def lower_precision(graph: ir.Graph, precision: str, kept: Collection[str] = ()) -> int:
+Narrowed = MutableMapping[tuple[object, ...], tuple[torch.Tensor, torch.Tensor]]
+"""Weights as they were and narrowed, by where they lie: programs over the same weights share them."""
+
+
+def lower_precision(
+    graph: ir.Graph,
+    precision: str,
+    kept: Collection[str] = (),
+    states: Collection[str] = (),
+    narrowed: Narrowed | None = None,
+) -> int:
     """Turns every float32 weight, constant and cast of a graph into `precision`; returns how many weights changed.
 
     Float inputs are cast on entry, float outputs back to the type they were declared with, so callers see no change.
@@ -22,7 +32,10 @@ def lower_precision(graph: ir.Graph, precision: str, kept: Collection[str] = ())
 
     Args:
         kept: names of nodes that stay in float32, weights and results; casts are put around them.
+        states: inputs and outputs that are updated in place; they take the precision instead of being cast.
+        narrowed: weights narrowed for other programs, to be used again and added to.
     """
+    narrowed = {} if narrowed is None else narrowed
     kind = by_name(PRECISIONS[precision])
     if kind.name == "float32":
         return 0
@@ -33,17 +46,25 @@ def lower_precision(graph: ir.Graph, precision: str, kept: Collection[str] = ())
     for name, value in graph.initializers.items():
         tensor = constant_of(value)
         if tensor is not None and tensor.dtype == torch.float32 and not _only_for(value, wide):
-            value.const_value = to_onnx(narrow(tensor, kind.torch), name)
+            where = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.numel() == 0 and name)
+            if where not in narrowed:
+                narrowed[where] = (tensor, narrow(tensor, kind.torch))
+            value.const_value = to_onnx(narrowed[where][1], name)
             value.dtype = kind.onnx
             value.meta.pop("torch", None)
             changed += 1
     for node in graph:
         if node not in wide:
             _retype(node, kind.torch, kind.onnx)
+    for value in (*graph.inputs, *graph.outputs):
+        if value.name in states and value.dtype == ir.DataType.FLOAT:
+            value.dtype = kind.onnx
     for value in graph.inputs:
         if value.dtype == ir.DataType.FLOAT and value.uses():
             _cast_input(graph, value, kind.onnx, wide)
     for i, value in enumerate(list(graph.outputs)):
+        if value.name in states:
+            continue
         if value.dtype == ir.DataType.FLOAT and value.producer() not in wide:
             _cast_output(graph, i, value)
     _cast_around(graph, wide, kind.onnx)

@@ -1,4 +1,4 @@
-"""`gpt_attention` and `bert_attention`, keyword-compatible with TensorRT-LLM 0.5.0, on torch tensors or graph values."""
+"""`gpt_attention` and `bert_attention`, keyword-compatible with TensorRT-LLM 0.5.0."""
 
 from typing import Any
 
@@ -337,7 +337,7 @@ def _page_table(pointers: torch.Tensor) -> torch.Tensor:
     if pointers.dim() == 4:
         if pointers.shape[2] != 2 or not torch.equal(pointers[:, :, 0], pointers[:, :, 1]):
             raise InputError(
-                f"{name} has shape {list(pointers.shape)}; its third axis is keys and values, which lie in the same page"
+                f"{name} has shape {list(pointers.shape)}; its third axis, keys and values, names the same page twice"
             )
         pointers = pointers[:, :, 0]
     if pointers.dim() not in (2, 3) or pointers.shape[-1] < 1:

@@ -130,5 +130,5 @@ def gather_last_token_logits(
 def _check_last(what: str, ids: Tensor, most: int, unit: str) -> None:
     if ids.numel() and (int(ids.min()) < 1 or int(ids.max()) > most):
         raise InputError(
-            f"{what}: last_token_ids goes from {int(ids.min())} to {int(ids.max())}, allowed are 1 to {most}, the {unit}"
+            f"{what}: last_token_ids holds {int(ids.min())} to {int(ids.max())}, allowed are 1 to {most}, the {unit}"
         )

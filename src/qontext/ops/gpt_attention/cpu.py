@@ -147,7 +147,9 @@ class _Step:
         new, total = rows.new[r], rows.past[r] + rows.new[r]
         if not self.reads_cache or not 0 < new <= MOST_QUERIES or given["relative_attention_bias"] is not None:
             return False
-        if self.attributes["mask_type"] == "padding" or (rows.prefix is not None and rows.prefix[r] > rows.past[r]):
+        if cache.tensor.stride(-1) != 1 or self.attributes["mask_type"] == "padding":
+            return False
+        if rows.prefix is not None and rows.prefix[r] > rows.past[r]:
             return False
         # Later tokens of the step would have taken places that its first token still sees.
         return total <= cache.capacity or cache.capacity >= self.window + cache.sinks + new - 1

@@ -35,8 +35,9 @@ def reference(*inputs: Tensor | None, **attributes: Any) -> tuple[Tensor, Tensor
         if cross is not None:
             assert rows.encoder is not None
             keys = torch.arange(rows.encoder[r])
-            if cross[r] is not None:
-                k, v = cross[r]
+            fresh = cross[r]
+            if fresh is not None:
+                k, v = fresh
                 if cache is not None:
                     cache.write(torch.full_like(keys, rows.slots[r]), keys, k, v)
             if cache is not None:

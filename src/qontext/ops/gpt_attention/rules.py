@@ -239,7 +239,7 @@ def cost(call: Call) -> Cost:
     if table is not None:
         assert past.shape is not None
         page = past.shape[1] * past.shape[2] * past.shape[3] * past.shape[4]  # type: ignore[operator]
-        held = min(held, element_count(table) * page)  # type: ignore[type-var, assignment]
+        held = min(held, element_count(table) * page)
     places = held / (2 * attributes["num_kv_heads"] * size)
     moved += held * past.type.bits / 8
     if call.wants(1):
