@@ -22,9 +22,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import triton
-from gpu_timing import replayed
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from qontext.benchmark.gpu_replay import replayed
 from qontext.dtypes import by_name, relative_rms
 from qontext.ops.gpu_activation_kernel import finish
 from qontext.ops.gpu_launch import blocks, power_of_2

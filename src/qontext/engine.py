@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -22,11 +21,12 @@ from .graph.dims import Dim
 from .graph.model import InputRule, Model
 from .graph.text import type_text
 from .ops.declare import Op
+from .ops.device import device_of
 from .runtime.executor import Observe
 from .runtime.gpu_executor import GpuExecutor, executor_for
 from .runtime.inputs import check_right_padded, prepare_inputs
 from .runtime.magnitudes import near_overflow
-from .runtime.outputs import at
+from .runtime.outputs import at, to_numpy
 from .runtime.packed import as_one_row, token_outputs
 from .runtime.profile import sample_run_inputs
 
@@ -119,7 +119,9 @@ class Engine:
         if any(t.numel() == 0 for t in prepared.tensors.values()):
             outputs = self._nothing(prepared.tensors)
         else:
-            outputs = self._executors["encode"].run(prepared.tensors, observe, prepared.check, prepared.ones)
+            outputs = self._executors["encode"].run(
+                prepared.tensors, observe, prepared.check, prepared.ones, prepared.fixed
+            )
         return self._handed_out(outputs, inputs, output_device)
 
     @property
@@ -221,7 +223,7 @@ class Engine:
         """The outputs where the caller wants them, as torch tensors or arrays."""
         first = next((x for x in inputs.values() if isinstance(x, torch.Tensor)), None)
         if output_device is None and first is None:
-            return {name: _numpy(tensor) for name, tensor in at(outputs, torch.device("cpu")).items()}
+            return {name: to_numpy(tensor) for name, tensor in at(outputs, torch.device("cpu")).items()}
         wanted = output_device if output_device is not None else first.device if first is not None else "cpu"
         return at(outputs, torch.device(wanted))
 
@@ -327,14 +329,16 @@ def build(
 
     Args:
         model: what `import_model` returned, or anything that `import_model` takes.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "bf16", "fp16", or "int8": linear layers multiply bytes, with a scale for every token that is
+            found at run time; the rest is in bf16 where the processor multiplies it, else in fp32.
         device: "cpu", "cuda", or "cuda:1" for the second GPU.
         max_tokens: largest batch x length of one run.
         max_length: longest sequence; the model's own limit when left out.
         packing: remove padding where the model allows it.
         tune: time rival kernels on this machine (seconds); False takes the first that can run.
         graphs: on a GPU, capture CUDA graphs over bucketed sizes, each on the first batch that needs it.
-        keep: layers that stay in float32 whatever the precision, by name: a module of the model or a node.
+        keep: layers that stay in float32 whatever the precision (with int8: in the type of the rest), by name: a module
+            of the model or a node; `*` stands for anything.
         calibration: inputs as for `run`, one batch or several. A build in fp16 runs them in float32 first, and layers
             whose results come near the largest number of fp16 (or go beyond) stay in float32.
         plugins: operators of yours that the model uses.
@@ -349,7 +353,8 @@ def build(
         from .importers import import_model
 
         model = import_model(model, plugins=plugins)
-    settings = Settings(precision, device, max_tokens, max_length, packing, tune, graphs, tuple(keep))
+    rest = rest_of(precision)
+    settings = Settings(precision, device, max_tokens, max_length, packing, tune, graphs, tuple(keep), rest)
     overflowing = None
     if calibration is not None and precision == "fp16":
         plain = replace(settings, precision="fp32", tune=False, graphs=False, keep=())
@@ -359,6 +364,13 @@ def build(
         overflowing = near_overflow(lambda batch, tap: measured.run(batch, tap), batches, torch.float16)
     compiled = compile_model(model, settings, plugins, rules, tuner, log, overflowing)
     return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
+
+
+def rest_of(precision: str) -> str:
+    """The type of what stays in floats in an int8 engine: bf16 where this processor multiplies it, else fp32."""
+    if precision != "int8":
+        return ""
+    return "bf16" if device_of("cpu").capability & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 
 def load(
@@ -390,12 +402,6 @@ def graphs_line(graphs: Mapping[str, Any]) -> str:
         return f"no CUDA graphs: {graphs['reason']}"
     captured = "; ".join(f"{g['sizes']} (replayed {g['replays']} times)" for g in graphs["captured"])
     return f"CUDA graphs of {graphs['steps']} steps: {captured or 'none captured yet'}"
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
-        tensor = tensor.float()  # numpy has no such types
-    return tensor.cpu().numpy()
 
 
 def _shape(shape: Sequence[object] | None) -> str:

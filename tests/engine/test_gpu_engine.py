@@ -31,6 +31,12 @@ def engine(request, model):
 
 
 @pytest.fixture(scope="module")
+def host(model, engine):
+    """The engine of the same precision on the host."""
+    return qx.build(model, precision=engine.precision, tune=False)
+
+
+@pytest.fixture(scope="module")
 def half(model):
     return qx.build(model, device="cuda", precision="fp16", tune=False)
 
@@ -43,19 +49,21 @@ def ragged(rows, length, seed):
     return {"input_ids": ids, "attention_mask": (torch.arange(length) < counts[:, None]).long()}
 
 
-def same(engine, got, want):
+def same(engine, got, want, host=None):
+    """Equal within the tolerance of the precision, or within what the same precision costs on the host and a half."""
     limit = by_name(PRECISIONS[engine.precision]).tolerance
     assert list(got) == list(want)
     for name in want:
-        assert relative_rms(got[name], want[name]) < limit, name
+        rounding = 0.0 if host is None else relative_rms(host[name], want[name])
+        assert relative_rms(got[name], want[name]) < max(limit, 1.5 * rounding), name
 
 
 @pytest.mark.parametrize(("rows", "length"), [(1, 1), (3, 17), (2, 300), (16, 33), (64, 128)])
-def test_results_equal_those_of_the_host(engine, reference, rows, length):
+def test_results_equal_those_of_the_host(engine, host, reference, rows, length):
     before = sum(row["replays"] for row in engine.graphs["captured"])
     for seed in range(3):
         inputs = ragged(rows, length, seed)
-        same(engine, engine.run(inputs), reference.run(inputs))
+        same(engine, engine.run(inputs), reference.run(inputs), host.run(inputs))
     assert engine.graphs["reason"] == ""
     assert sum(row["replays"] for row in engine.graphs["captured"]) == before + 3
 
@@ -172,6 +180,7 @@ def test_a_saved_engine_gives_the_same_results(half, tmp_path):
     assert all(torch.equal(a, half.run(inputs)[n]) for n, a in loaded.run(inputs).items())
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_steady_runs_read_back_once_at_most(half):
     """From the host nothing is read back before the first kernel; from the device, ranges and lengths in one stop."""
     inputs = batch()

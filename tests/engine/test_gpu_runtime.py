@@ -6,9 +6,10 @@ import torch
 from networks import batch, encoder
 
 import qontext as qx
+from qontext.builder import compile as compiling
 from qontext.dtypes import BY_NAME, relative_rms
 from qontext.errors import DeviceError, InputError
-from qontext.runtime.buckets import Bucket
+from qontext.runtime.buckets import Bucket, bucket_of
 from qontext.runtime.gpu_executor import GpuExecutor
 
 TOLERANCE = BY_NAME["float32"].tolerance
@@ -159,6 +160,29 @@ def test_out_of_memory_is_an_error_of_the_device_and_the_engine_lives(engine, re
     assert executor.arena_bytes == 0 and not executor.graphs.rows()
     executor._core[3].step.run = run
     same(engine.run(inputs), want)
+
+
+def test_too_little_memory_to_build_is_an_error_of_the_device(model, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    gpu_fake.fake_gpu(monkeypatch)
+    monkeypatch.setattr(compiling, "plan_program", full)
+    with pytest.raises(DeviceError, match=r"a fake has too little memory to build: .*9 GiB.* lower precision"):
+        qx.build(model, device="cuda", tune=False)
+    monkeypatch.undo()
+    gpu_fake.fake_gpu(monkeypatch)
+    assert qx.build(model, device="cuda", tune=False).run(batch())
+
+
+def test_lengths_that_no_bucket_holds_run_one_by_one_and_those_over_the_limit_are_refused(engine, reference):
+    inputs = {"input_ids": torch.randint(0, 100, (700, 30))}
+    assert bucket_of(700 * 30, 700, 30) is None
+    same(engine.run(inputs), reference.run(inputs))
+    assert executor_of(engine).last is None and not engine.graphs["reason"]
+    limit = engine.max_length
+    with pytest.raises(InputError, match=rf"{limit + 1}.*at most {limit}"):
+        engine.run({"input_ids": torch.ones(1, limit + 1, dtype=torch.long)})
 
 
 def test_bad_ids_are_refused_before_anything_runs(engine):

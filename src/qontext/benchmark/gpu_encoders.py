@@ -17,12 +17,11 @@ import torch
 
 from ..dtypes import by_name, relative_rms
 from ..engine import Engine, build, load
-from ..errors import QontextError
 from ..importers import import_model
 from ..ops.gpu_facts import gpu_facts
 from ..runtime.gpu_executor import GpuExecutor
 from .encoders import flops, random_encoder
-from .gpu_peers import PEERS, lowered
+from .gpu_peers import Peer, peers_of
 from .gpu_timing import time_in_turns
 from .machine import machine
 
@@ -100,13 +99,20 @@ def replay_of(engine: Engine) -> Callable[[], object] | None:
 def run_benchmark(
     cases: Sequence[Case] = CASES,
     precision: str = "fp16",
-    peers: Sequence[str] = ("torch eager", "torch in a graph"),
+    peers: Sequence[str] = ("torch eager", "torch in a graph", "onnxruntime"),
+    compiled_for: Sequence[str] = (),
     runs: int = 300,
     rounds: int = 3,
     seconds: float = 2.0,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measures and returns everything as one JSON-able record; see the module's text for the rules."""
+    """Measures and returns everything as one JSON-able record; see the module's text for the rules.
+
+    Args:
+        peers: names of `peers_of`.
+        compiled_for: names of the cases that torch.compile takes part in: it takes a minute for each.
+        runs, rounds, seconds: as for `time_in_turns`.
+    """
     torch.backends.cuda.matmul.allow_tf32 = False
     result: dict[str, Any] = {
         "what": "encoders on a GPU",
@@ -118,16 +124,24 @@ def run_benchmark(
     }
     for size in dict.fromkeys(case.size for case in cases):
         model = random_encoder(size).cuda()
-        engine = _built(model, size, precision, result, say)
-        rival = lowered(model, precision)
-        for case in (c for c in cases if c.size == size):
-            _measure(case, model, engine, rival, peers, (runs, rounds, seconds), result, say)
-            torch.cuda.empty_cache()
-        del model, engine, rival
+        engine = built(model, size, precision, result, say)
+        with tempfile.TemporaryDirectory() as folder:
+            every = peers_of(model, precision, Path(folder))
+            for case in (c for c in cases if c.size == size):
+                names = [*peers, *(["torch.compile"] if case.name in compiled_for else [])]
+                _measure(case, model, engine, {n: every[n] for n in names}, (runs, rounds, seconds), result, say)
+                torch.cuda.empty_cache()
+        del model, engine, every
     return result
 
 
-def _built(model: Any, size: str, precision: str, result: dict[str, Any], say: Callable[[str], None]) -> Engine:
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def built(model: Any, size: str, precision: str, result: dict[str, Any], say: Callable[[str], None]) -> Engine:
+    """An engine of the model; how long that took, twice, and a load from a file go into `result["builds"]`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save_pretrained(folder)
@@ -153,8 +167,7 @@ def _measure(
     case: Case,
     model: Any,
     engine: Engine,
-    rival: Any,
-    peers: Sequence[str],
+    peers: Mapping[str, Peer],
     effort: tuple[int, int, float],
     result: dict[str, Any],
     say: Callable[[str], None],
@@ -167,19 +180,19 @@ def _measure(
     calls: dict[str, Callable[[], object]] = dict(ours(engine, ids, mask))
     on_device = (ids.cuda(), None if mask is None else mask.cuda())
     errors: dict[str, float] = {}
-    for name in peers:
+    for name, peer in peers.items():
         try:
-            calls[name] = PEERS[name](rival, *on_device)
-        except (QontextError, RuntimeError) as error:
-            result["problems"].append(f"{name}, {case.name}: {str(error).splitlines()[0]}")
+            calls[name] = peer(*on_device)
+        except Exception as error:  # a peer may raise anything; the others are still measured
+            result["problems"].append(f"{name}, {case.name}: {first_line(error)}")
     for name, call in list(calls.items()):
         try:
             out = call()
             assert isinstance(out, torch.Tensor)
             errors[name] = relative_rms(out.cpu()[real], want.cpu()[real])
-        except (QontextError, RuntimeError) as error:
+        except Exception as error:  # a peer may raise anything; the others are still measured
             errors[name] = float("inf")
-            result["problems"].append(f"{name}, {case.name}: {str(error).splitlines()[0]}")
+            result["problems"].append(f"{name}, {case.name}: {first_line(error)}")
         if not errors[name] <= limit:
             result["problems"].append(f"{name}, {case.name}: error {errors[name]:.1e}, allowed {limit:.0e}")
             del calls[name]

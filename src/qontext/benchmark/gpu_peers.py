@@ -4,14 +4,19 @@ A peer that cannot take part raises; whoever measures reports it.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..dtypes import by_name
+from ..errors import DeviceError
+from .gpu_onnxruntime import OnnxRuntimePeer
 
 Call = Callable[[], torch.Tensor]
+Peer = Callable[[torch.Tensor, torch.Tensor | None], Call]
 
 
 def eager(model: Any, ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
@@ -52,13 +57,24 @@ def compiled(model: Any, ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
     return eager(torch.compile(model, mode="max-autotune", dynamic=False), ids, mask)
 
 
-PEERS: Mapping[str, Callable[[Any, torch.Tensor, torch.Tensor | None], Call]] = {
-    "torch eager": eager,
-    "torch in a graph": in_a_graph,
-    "torch.compile": compiled,
-}
+def peers_of(model: Any, precision: str, folder: Path) -> dict[str, Peer]:
+    """The peers by name; each takes ids and mask `[B, S]` (mask None: all ones) on the device.
 
+    Args:
+        model: a Hugging Face encoder in float32 on the GPU.
+        folder: where peers may write; it has to live as long as they do.
+    """
+    half = copy.deepcopy(model).to(by_name(precision).torch).eval()
 
-def lowered(model: Any, precision: str) -> Any:
-    """A copy of the model on the GPU in a lower precision."""
-    return copy.deepcopy(model).to(by_name(precision).torch).cuda().eval()
+    @functools.cache
+    def exported() -> OnnxRuntimePeer:
+        if precision != "fp16":
+            raise DeviceError(f"ONNX Runtime's optimiser writes fp16, not {precision}")
+        return OnnxRuntimePeer(model, folder)
+
+    return {
+        "torch eager": lambda ids, mask: eager(half, ids, mask),
+        "torch in a graph": lambda ids, mask: in_a_graph(half, ids, mask),
+        "torch.compile": lambda ids, mask: compiled(half, ids, mask),
+        "onnxruntime": lambda ids, mask: exported()(ids, mask),
+    }

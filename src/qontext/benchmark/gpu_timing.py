@@ -26,13 +26,14 @@ def time_in_turns(
     rounds: int = 3,
     warm_up: int = 20,
     seconds: float = 2.0,
+    warm_up_seconds: float = 0.25,
 ) -> dict[str, Latency]:
     """Times rivals in turns: in every round each makes some untimed calls, then its share of the timed ones.
 
     Args:
         rivals: name -> call that starts work on the current stream.
         runs: timed calls of each rival in all.
-        warm_up: untimed calls before each block, a quarter of a second of them at most.
+        warm_up, warm_up_seconds: untimed calls before each block, for so long at most.
         seconds: a block ends after this long, however few calls it has made (5 at least).
     """
     names = list(rivals)
@@ -45,7 +46,7 @@ def time_in_turns(
             for _ in range(warm_up):
                 call()
                 torch.cuda.synchronize()
-                if time.perf_counter() - begin > 0.25:
+                if time.perf_counter() - begin > warm_up_seconds:
                     break
             times: list[float] = []
             begin = time.perf_counter()

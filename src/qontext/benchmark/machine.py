@@ -9,7 +9,18 @@ import torch
 
 from ..ops.device import cpu_flags, cpu_name
 
-_PACKAGES = ("qontext", "torch", "onnxruntime", "openvino", "ctranslate2", "transformers", "onnx", "numpy")
+_PACKAGES = (
+    "qontext",
+    "torch",
+    "triton",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "ctranslate2",
+    "transformers",
+    "onnx",
+    "numpy",
+)
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 import torch
@@ -13,6 +14,7 @@ from ..fusion.catalogue import RULES, fuse
 from ..fusion.rule import Rule
 from ..graph.ledger import Ledger, origin_of
 from ..graph.model import Model
+from ..graph.text import note_types
 from ..graph.verify import verify
 from ..ops.declare import Op
 from ..ops.device import current, device_of, parse_device
@@ -21,6 +23,8 @@ from ..ops.infer import Inference
 from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
 from ..packing.remove_padding import PackingReport, remove_padding
+from ..quant.linears import quantise_linears
+from ..quant.recipe import QuantLayer, Recipe, int8_share
 from .plan import Program, plan_program
 from .precision import PRECISIONS, Narrowed, lower_precision, with_readers
 from .tune import Tuner
@@ -32,14 +36,17 @@ Log = Callable[[str], None]
 class Settings:
     """How to build.
 
-    precision:   "fp32", "bf16" or "fp16": the type of weights and activations between inputs and outputs
+    precision:   "fp32", "bf16" or "fp16": the type of weights and activations between inputs and outputs; "int8" for
+                 linear layers that multiply bytes
     device:      "cpu", "cuda", or "cuda:1" for the second GPU
     max_tokens:  largest batch x length of one run (memory is laid out for any size up to it)
     max_length:  longest sequence; None takes the model's own limit
     packing:     remove padding where the model allows it
     tune:        time rival kernels; False takes the first that can
     graphs:      on a GPU, replay CUDA graphs over bucketed sizes
-    keep:        names of layers (nodes, or the modules they come from) that stay in float32
+    keep:        layers (nodes, or the modules they come from; `*` stands for anything) that stay in float32, or in the
+                 type of the rest when the precision is int8
+    rest:        with int8, the type of what is no linear layer: "bf16" where the processor multiplies it, else "fp32"
     """
 
     precision: str = "fp32"
@@ -50,15 +57,22 @@ class Settings:
     tune: bool = True
     graphs: bool = True
     keep: tuple[str, ...] = ()
+    rest: str = ""
+
+    @property
+    def floats(self) -> str:
+        """The precision of what is not quantised."""
+        return self.rest or self.precision
 
 
 @dataclass
 class Compiled:
     """A model made ready: what an engine runs, saves and reports.
 
-    ledger:  of the program "encode"
-    kept:    which of its nodes stay in float32, and why
-    states:  of the other programs: inputs that hold a cache -> the outputs that these become
+    ledger:    of the program "encode"
+    kept:      nodes of it that stay in float32, and why
+    quantised: what became of its linear layers, when the precision is int8
+    states:    of the other programs: inputs that hold a cache -> the outputs that these become
     """
 
     settings: Settings
@@ -69,6 +83,7 @@ class Compiled:
     tuner: Tuner
     plugins: tuple[Op, ...] = ()
     kept: dict[str, str] = field(default_factory=dict)
+    quantised: list[QuantLayer] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
     states: dict[str, str] = field(default_factory=dict)
@@ -101,8 +116,10 @@ def updates_of(ops: dict[str, Op]) -> Callable[[ir.Node], dict[int, int]]:
 def check_settings(settings: Settings) -> None:
     """Raises ArgumentError for settings that cannot be used, DeviceError for a device that is missing or unfit."""
     problems = []
-    if settings.precision not in PRECISIONS:
-        problems.append(f"precision is {settings.precision!r}, allowed: {', '.join(PRECISIONS)}")
+    if settings.precision not in (*PRECISIONS, "int8"):
+        problems.append(f"precision is {settings.precision!r}, allowed: {', '.join(PRECISIONS)}, int8")
+    if settings.rest and settings.rest not in PRECISIONS:
+        problems.append(f"rest is {settings.rest!r}, allowed: {', '.join(PRECISIONS)}")
     if settings.max_tokens < 1:
         problems.append(f"max_tokens is {settings.max_tokens}, it must be at least 1")
     if settings.max_length is not None and settings.max_length < 1:
@@ -112,6 +129,8 @@ def check_settings(settings: Settings) -> None:
     except ArgumentError as error:
         kind, index = "cpu", 0
         problems.append(error.message)
+    if settings.precision == "int8" and kind != "cpu":
+        problems.append(f"precision is int8 and device is {settings.device!r}; int8 layers run on the CPU so far")
     if problems:
         raise ArgumentError(all_problems("build", problems))
     check_device(kind, index)
@@ -149,11 +168,13 @@ def compile_model(
     tuner: Tuner | None = None,
     log: Log = lambda text: None,
     overflowing: Mapping[str, float] | None = None,
+    recipe: Recipe | None = None,
 ) -> Compiled:
     """Builds the programs of a model; the model itself is left as it was.
 
     Args:
         overflowing: nodes whose results are too large for the precision, with the largest magnitude that was seen.
+        recipe: how to quantise when the precision is int8; without one, all layers with scales found at run time.
     Raises:
         ArgumentError, DeviceError, PluginError: settings that cannot be used.
         GraphError: a graph that breaks a rule or that nothing can run.
@@ -180,6 +201,7 @@ def compile_model(
     known, updates = known_nodes(ops), updates_of(ops)
     verify(graph, known, updates, after="import")
     inference = inferred(graph, ops)
+    note_types(ledger, graph)
     before = graph.num_nodes()
     fuse(graph, ledger, inference, rules, say)
     ledger.check(graph)
@@ -197,7 +219,9 @@ def compile_model(
     for name, reason in kept.items():
         say(f"stays in float32: {name} ({reason})")
     narrowed: Narrowed = {}
-    lower_precision(graph, settings.precision, kept, narrowed=narrowed)
+    fixed = fixed_operands(ops)
+    layers = quantised(graph, settings, recipe or Recipe(), ledger, say)
+    lower_precision(graph, settings.floats, kept, fixed, narrowed=narrowed)
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
     programs = {"encode": planned("encode", graph, ops, settings.device, tuner, say)}
@@ -209,34 +233,81 @@ def compile_model(
         own.adopt(other)
         fuse(other, own, inferred(other, ops), rules, say)
         own.check(other)
-        lower_precision(other, settings.precision, states=states, narrowed=narrowed)
+        quantised(other, settings, recipe or Recipe(), own, say)
+        lower_precision(other, settings.floats, with_readers(other, kept), fixed, states, narrowed)
         verify(other, known, updates, after="lowering")
         programs[name] = planned(name, other, ops, settings.device, tuner, say)
     seconds = time.perf_counter() - start
     steps = sum(len(p.steps) for p in programs.values())
     say(f"planned {steps} steps, timed {tuner.timed} calls")
-    done = Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, lines, seconds)
+    done = Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, lines, seconds)
     done.states = dict(model.states)
     return done
 
 
 def kept_nodes(graph: ir.Graph, settings: Settings, overflowing: Mapping[str, float]) -> dict[str, str]:
     """Nodes that stay in float32, with the reason. Raises ArgumentError for names in `keep` that no node has."""
-    if settings.precision == "fp32":
+    if settings.precision in ("fp32", "int8"):
         return {}
     limit = torch.finfo(by_name(PRECISIONS[settings.precision]).torch).max
     reasons = {
         name: f"reaches {most:.3g}, {settings.precision} ends at {limit:.3g}" for name, most in overflowing.items()
     }
+    reasons = asked_to_stay(graph, settings.keep) | reasons
+    return {name: reasons.get(name, "reads what such a layer gives") for name in with_readers(graph, reasons)}
+
+
+def asked_to_stay(graph: ir.Graph, keep: Sequence[str]) -> dict[str, str]:
+    """Nodes that a pattern of `keep` names, with the reason. Raises ArgumentError for patterns that name none."""
+    reasons: dict[str, str] = {}
     unknown = []
-    for wanted in settings.keep:
-        found = [str(n.name) for n in graph if n.name == wanted or f"{origin_of(n)}.".startswith(f"{wanted}.")]
+    for wanted in keep:
+        found = [str(n.name) for n in graph if _is_called(n, wanted)]
         reasons |= {name: f"{wanted!r} was asked to stay" for name in found if name not in reasons}
         if not found:
             unknown.append(f"no layer is called {wanted!r}; explain(engine) lists the names")
     if unknown:
         raise ArgumentError(all_problems("build: keep", unknown))
-    return {name: reasons.get(name, "reads what such a layer gives") for name in with_readers(graph, reasons)}
+    return reasons
+
+
+def _is_called(node: ir.Node, wanted: str) -> bool:
+    """Whether a name, or a pattern with `*`, is that of a node or of a module that it lies in."""
+    origin = origin_of(node)
+    modules = [origin[:i] for i, c in enumerate(origin) if c == "."] + [origin]
+    return any(fnmatchcase(name, wanted) for name in (node.name or "", *modules))
+
+
+def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, ledger: Ledger, say: Log) -> list[QuantLayer]:
+    """Turns linear layers into eight-bit ones when the precision asks for it; says what became of each.
+
+    Raises ArgumentError for patterns of `keep` that name no linear layer, and for weights that have no scale.
+    """
+    if settings.precision != "int8":
+        return []
+    asked = asked_to_stay(graph, settings.keep)
+    linear = {str(n.name) for n in graph if n.op_type == "Linear"}
+    idle = [w for w in settings.keep if not linear & asked_to_stay(graph, [w]).keys()]
+    if idle:
+        problems = [f"{w!r} names no linear layer, and nothing else becomes int8" for w in idle]
+        raise ArgumentError(all_problems("build: keep", problems))
+    layers = quantise_linears(graph, ledger, replace(recipe, kept={**recipe.kept, **asked}))
+    for layer in layers:
+        if layer.kept:
+            say(f"stays in {settings.floats}: {layer.name} ({layer.kept})")
+    done = sum(not layer.kept for layer in layers)
+    say(f"int8: {done} of {len(layers)} linear layers, {int8_share(layers):.1%} of their operations")
+    return layers
+
+
+def fixed_operands(ops: Mapping[str, Op]) -> Callable[[ir.Node, int], bool]:
+    """Says whether an operand has one dtype by declaration (a scale in float32), whatever the others have."""
+
+    def fixed(node: ir.Node, index: int) -> bool:
+        op = ops.get(node.op_type)
+        return op is not None and op.domain == node.domain and op.inputs[index].dtype not in op.types
+
+    return fixed
 
 
 def planned(name: str, graph: ir.Graph, ops: dict[str, Op], device: str, tuner: Tuner, say: Log) -> Program:

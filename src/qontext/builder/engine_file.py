@@ -26,6 +26,7 @@ from ..ops.declare import Op
 from ..ops.device import device_of
 from ..ops.operators import operators
 from ..packing.remove_padding import Packed, PackingReport
+from ..quant.recipe import QuantLayer
 from ..version import __version__
 from .compile import Compiled, Log, Settings, check_settings, known_nodes, planned, updates_of
 from .container import Container, write_container
@@ -85,6 +86,7 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
             "ledger": asdict(compiled.ledger),
             "packing": asdict(compiled.packing),
             "kept": compiled.kept,
+            "quantised": [asdict(layer) for layer in compiled.quantised],
             "log": compiled.log,
         }
     )
@@ -140,6 +142,7 @@ def read_engine(
     with _understood(box, "report.json"):
         ledger, packing = _ledger(report["ledger"]), _packing(report["packing"])
         kept, lines = dict(report.get("kept", {})), list(report["log"])
+        layers = [QuantLayer(**layer) for layer in report.get("quantised", [])]
     here = device_of(settings.device).name
     moved = []
     if here != built_on:
@@ -162,6 +165,7 @@ def read_engine(
         tuner,
         tuple(plugins),
         kept,
+        layers,
         lines + moved,
         states=states,
     )
@@ -169,8 +173,8 @@ def read_engine(
 
 
 def needed_instruction_sets(settings: Settings) -> list[str]:
-    """Instruction sets of which one must be there; none for fp32."""
-    if settings.device == "cpu" and settings.precision == "bf16":
+    """Instruction sets of which one must be there; none for fp32 (every processor multiplies bytes)."""
+    if settings.device == "cpu" and settings.floats == "bf16":
         return ["avx512_bf16", "amx_bf16", "bf16"]
     return []
 
@@ -270,7 +274,7 @@ def _graph(data: bytes, tensors: Mapping[str, torch.Tensor]) -> ir.Graph:
 
 def _ledger(raw: Mapping[str, Any]) -> Ledger:
     return Ledger(
-        {int(i): Source(**s) for i, s in raw["sources"].items()},
+        {int(i): Source(**{**s, "reads": tuple(s.get("reads", ()))}) for i, s in raw["sources"].items()},
         {int(i): r for i, r in raw["folded"].items()},
         {int(i): r for i, r in raw["removed"].items()},
         [Fusion(**{**f, "ids": tuple(f["ids"]), "before": tuple(f["before"])}) for f in raw["fusions"]],

@@ -4,7 +4,7 @@ Every kernel of an operator is asked `supports(call)`; where several can, they a
 is taken. What was refused, and why, and what the runners-up needed, stays in the plan for reports.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -103,7 +103,6 @@ def plan_program(
     inference: Inference,
     device: Device,
     tuner: Tuner,
-    progress: Callable[[str], None] = lambda text: None,
 ) -> Program:
     """Chooses kernels and lays out memory. Raises GraphError for a node that nothing can run."""
     slots = Slots(inference, device)
@@ -115,13 +114,8 @@ def plan_program(
         draft = _draft(node, inference, device, slots, bound)
         draft.step.binds = _binds(node, inference, bound)
         drafts.append(draft)
-    compiled = tuner.prepare([d.contest.jobs() for d in drafts if d.contest is not None])
-    if compiled:
-        progress(f"compiled {compiled} kernels")
-    steps = []
-    for i, draft in enumerate(drafts):
-        progress(f"{i + 1}/{len(nodes)} {draft.step.op}")
-        steps.append(_settled(draft, tuner))
+    tuner.prepare([d.contest.jobs() for d in drafts if d.contest is not None])
+    steps = [_settled(draft, tuner) for draft in drafts]
     outputs = {str(v.name): slots.of(v) for v in graph.outputs}
     parts = None
     if device.type != "cpu":

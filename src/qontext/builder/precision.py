@@ -1,6 +1,6 @@
 """Lowering float32 compute to bf16 or fp16: weights and activations change their type, inputs and outputs do not."""
 
-from collections.abc import Collection, MutableMapping, Set
+from collections.abc import Callable, Collection, MutableMapping, Set
 
 import onnx_ir as ir
 import torch
@@ -21,6 +21,7 @@ def lower_precision(
     graph: ir.Graph,
     precision: str,
     kept: Collection[str] = (),
+    fixed: Callable[[ir.Node, int], bool] = lambda node, index: False,
     states: Collection[str] = (),
     narrowed: Narrowed | None = None,
 ) -> int:
@@ -32,6 +33,7 @@ def lower_precision(
 
     Args:
         kept: names of nodes that stay in float32, weights and results; casts are put around them.
+        fixed: whether an operand is float32 by declaration; weights that only such operands read stay as they are.
         states: inputs and outputs that are updated in place; they take the precision instead of being cast.
         narrowed: weights narrowed for other programs, to be used again and added to.
     """
@@ -45,7 +47,9 @@ def lower_precision(
     changed = 0
     for name, value in graph.initializers.items():
         tensor = constant_of(value)
-        if tensor is not None and tensor.dtype == torch.float32 and not _only_for(value, wide):
+        if tensor is None or tensor.dtype != torch.float32 or _only_for(value, wide):
+            continue
+        if not value.uses() or not all(fixed(user, index) for user, index in value.uses()):
             where = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.numel() == 0 and name)
             if where not in narrowed:
                 narrowed[where] = (tensor, narrow(tensor, kind.torch))

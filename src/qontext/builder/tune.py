@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -119,8 +120,8 @@ class Tuner:
         equal = {name for name, us in timings if us <= timings[0][1] * _SPREAD}
         return next(k for k in rivals if k.name in equal), timings
 
-    def prepare(self, contests: Sequence[Sequence[Job]]) -> int:
-        """Compiles what `choose` is going to time, in parallel; returns how many kernels that were.
+    def prepare(self, contests: Sequence[Sequence[Job]]) -> None:
+        """Compiles what `choose` is going to time, in parallel, and tells how long that took.
 
         Args:
             contests: for each call, the jobs of all its sizes. A kernel is compiled once for a call, at the first size
@@ -152,10 +153,12 @@ class Tuner:
         if wanted:
             place = next(iter(wanted.values()))[1][1].device.torch
             workers = min(_COMPILERS, os.cpu_count() or 1)
+            start = time.perf_counter()
             # A new thread has no current GPU until it is told one.
             with ThreadPoolExecutor(workers, initializer=torch.cuda.set_device, initargs=(place,)) as pool:
                 list(pool.map(compile_one, wanted.values()))
-        return len(wanted)
+            seconds = time.perf_counter() - start
+            self._tell(f"compiled {len(wanted)} kernels for timing in {seconds:.1f} s on {workers} threads")
 
     def save(self) -> None:
         """Writes the timings of GPUs to disk, when there are new ones."""

@@ -74,6 +74,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "qx_linear_bytes": (ctypes.c_char_p,),
     "qx_linear_pack": (ctypes.c_char_p, _INT),
     "qx_linear": (ctypes.c_char_p, _INT),
+    "qx_quant_linear_bytes": (ctypes.c_char_p,),
+    "qx_quant_linear_pack": (ctypes.c_char_p, _INT),
+    "qx_quant_linear": (ctypes.c_char_p, _INT),
     "qx_gather_rows": (ctypes.c_char_p, _INT),
     "qx_scatter_rows": (ctypes.c_char_p, _INT),
 }

@@ -12,6 +12,7 @@ from .linear.op import OP as LINEAR
 from .pack_index.op import OP as PACK_INDEX
 from .pack_tokens.op import OP as PACK_TOKENS
 from .qkv_to_context.op import OP as QKV_TO_CONTEXT
+from .quant_linear.op import OP as QUANT_LINEAR
 from .rms_norm.op import OP as RMS_NORM
 from .rotary_embedding.op import OP as ROTARY_EMBEDDING
 from .skip_layer_norm.op import OP as SKIP_LAYER_NORM
@@ -19,6 +20,7 @@ from .unpack_tokens.op import OP as UNPACK_TOKENS
 
 OPS: tuple[Op, ...] = (
     LINEAR,
+    QUANT_LINEAR,
     LAYER_NORM,
     RMS_NORM,
     GROUP_NORM,

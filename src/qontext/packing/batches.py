@@ -1,12 +1,9 @@
-"""Batching by token budget, outside the graph: sort by length, fill by tokens, give results in the caller's order."""
+"""Batching by token budget, outside the graph: sort by length, fill by tokens."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from ..errors import ArgumentError
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -67,14 +64,6 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, max_sequences: int | N
 
 def _batch(indices: Sequence[int], lengths: Sequence[int]) -> Batch:
     return Batch(tuple(indices), tuple(lengths[i] for i in indices))
-
-
-def in_order(batches: Iterable[Batch], results: Iterable[Sequence[Item]], count: int) -> list[Item]:
-    """Puts results of batches back into the caller's order."""
-    out: dict[int, Item] = {}
-    for batch, found in zip(batches, results, strict=True):
-        out.update(zip(batch.indices, found, strict=True))
-    return [out[i] for i in range(count)]
 
 
 def windows(length: int, size: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -52,7 +52,7 @@ class Answer(Pipeline):
             raise ArgumentError("answer: stride, n_best, max_answer_tokens and max_question_tokens must be at least 1")
         encodings = self._windows(question, context, stride, max_question_tokens)
         spans: dict[tuple[int, int], float] = {}
-        outputs = self.run_outputs(encodings, ("start_logits", "end_logits"))
+        outputs = self.run_outputs([encodings], ("start_logits", "end_logits"))
         for encoding, found in zip(encodings, outputs, strict=True):
             self._collect(encoding, found["start_logits"], found["end_logits"], n_best, max_answer_tokens, spans)
         if not spans:

@@ -27,11 +27,9 @@ class Classify(Pipeline):
             for models of several labels a text independent probabilities.
         """
         items, single = as_list(texts, self.task)
-        encodings = self.tokenizer.encode(items, max_length=self.limit if truncate else None)
-        self.check_length(encodings, truncate)
         results: list[Any] = []
         several = self.engine.config.get("problem_type") == "multi_label_classification"
-        for logits in self.run_batches(encodings, "logits"):
+        for logits in self.run_batches(self.tokens(items, truncate), "logits"):
             if logits.size == 1 or several:
                 scores = sigmoid(logits)
             else:
@@ -57,7 +55,7 @@ class TokenClassify(Pipeline):
         encodings = self.tokenizer.encode(items, max_length=self.limit if truncate else None)
         self.check_length(encodings, truncate)
         results = []
-        for text, encoding, logits in zip(items, encodings, self.run_batches(encodings, "logits"), strict=True):
+        for text, encoding, logits in zip(items, encodings, self.run_batches([encodings], "logits"), strict=True):
             rows: list[dict[str, Any]] = []
             seen: set[int] = set()
             for position, word in enumerate(encoding.words):

@@ -49,14 +49,12 @@ class Embed(Pipeline):
         """
         words = self._words(prompt)
         items = [words + text for text in as_list(texts, self.task)[0]]
-        encodings = self.tokenizer.encode(items, max_length=self.limit if truncate else None)
-        self.check_length(encodings, truncate)
-        if not encodings:
+        if not items:
             return np.zeros((0, int(self.engine.config.get("hidden_size", 0))), np.float32)
+        pieces = self.tokens(items, truncate)
         if "sentence_embedding" in self.engine.output_names:
-            return np.stack(self.run_batches(encodings, "sentence_embedding", progress))
-        hidden = self.run_batches(encodings, "last_hidden_state", progress)
-        return np.stack([h.mean(0) for h in hidden])
+            return np.stack(self.run_batches(pieces, "sentence_embedding", progress))
+        return np.stack([h.mean(0) for h in self.run_batches(pieces, "last_hidden_state", progress)])
 
     def _words(self, prompt: str | None) -> str:
         name = self.default_prompt if prompt is None else prompt

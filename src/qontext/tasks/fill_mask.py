@@ -41,7 +41,7 @@ class FillMask(Pipeline):
                     f"fill-mask: text {number} has {len(found)} masks, expected one; write [MASK] where the word "
                     f"belongs: {items[number][:80]!r}"
                 )
-        logits = self.run_batches(encodings, "logits")
+        logits = self.run_batches([encodings], "logits")
         results = []
         for text, found, scores in zip(items, places, logits, strict=True):
             probabilities = softmax(scores[found[0]])

@@ -1,10 +1,12 @@
 """`pipeline(task, model)`: texts in, answers out.
 
 All pipelines tokenise, batch by token budget (sorted by length, results in the caller's order) and run one engine.
+Many texts are tokenised while the batches before them run.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ from ..engine import Engine, build, load
 from ..errors import ArgumentError, InputError, TokenizerError, UnsupportedModelError
 from ..graph.model import Model
 from ..importers import import_model
-from ..packing.batches import in_order, plan_batches
-from .tokenizer import Encoding, Tokenizer
+from ..packing.batches import Batch, plan_batches
+from .stream import ahead, in_flight
+from .tokenizer import Tokenizer, Tokens
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # of a batch, counted padded: enough to keep the device busy
+PIECE = 4096  # texts that are tokenised together
 Progress = Callable[[int], None]
 
 
@@ -52,7 +56,7 @@ class Pipeline:
         """Longest sequence that the engine takes."""
         return self.engine.max_length
 
-    def check_length(self, encodings: Sequence[Encoding], truncated: bool) -> None:
+    def check_length(self, encodings: Sequence[Tokens], truncated: bool) -> None:
         """Raises InputError naming the texts that are too long (nothing is cut in silence)."""
         if self.limit is None or truncated:
             return
@@ -63,56 +67,75 @@ class Pipeline:
                 f"{f' ({len(long)} such texts)' if len(long) > 1 else ''}; shorten it, or pass truncate=True to cut it"
             )
 
+    def tokens(self, texts: Sequence[str], truncate: bool) -> Iterator[list[Tokens]]:
+        """The texts tokenised, in pieces: each while the piece before it is run.
+
+        Raises InputError naming the texts that are too long, before any is run, unless they are cut.
+        """
+        if not truncate:
+            whole = self.tokenizer.tokens(texts)
+            self.check_length(whole, truncate)
+            return iter([whole])
+        pieces = [texts[start : start + PIECE] for start in range(0, len(texts), PIECE)]
+        return ahead(pieces, lambda piece: self.tokenizer.tokens(piece, self.limit))
+
     def run_batches(
-        self, encodings: Sequence[Encoding], name: str, progress: Progress | None = None
+        self, pieces: Iterable[Sequence[Tokens]], name: str, progress: Progress | None = None
     ) -> list[np.ndarray]:
-        """One array of output `name` for each encoding, cut to its own length where the output has a length axis."""
-        results = self.run_outputs(encodings, (name,), progress)
-        return [r[name] for r in results]
+        """One array of output `name` for each text, cut to its own length where the output has a length axis."""
+        return [r[name] for r in self.run_outputs(pieces, (name,), progress)]
 
     def run_outputs(
-        self, encodings: Sequence[Encoding], names: Sequence[str], progress: Progress | None = None
+        self, pieces: Iterable[Sequence[Tokens]], names: Sequence[str], progress: Progress | None = None
     ) -> list[dict[str, np.ndarray]]:
-        """Several outputs for each encoding."""
-        budget = min(BATCH_TOKENS, self.engine.settings.max_tokens)
-        lengths = [len(e.ids) for e in encodings]
-        budget = max(budget, max(lengths, default=1))
-        batches = plan_batches(lengths, budget)
-        found = []
-        for batch in batches:
-            outputs = self.engine.run(self._inputs([encodings[i] for i in batch.indices]))
+        """Several outputs for each text of the pieces, in their order."""
+        found: dict[int, dict[str, np.ndarray]] = {}
+        for (indices, batch), outputs in in_flight(self.engine, self._batches(pieces), names):
             longest = max(batch.lengths)
-            rows = []
-            for row, length in enumerate(batch.lengths):
-                picked = {n: outputs[n][row] for n in names}
-                per_token = {
-                    n: a.ndim >= 1 and outputs[n].ndim >= 2 and outputs[n].shape[1] == longest
-                    for n, a in picked.items()
-                }
-                rows.append(
-                    {
-                        n: a[:length] if per_token[n] and n in _PER_TOKEN.get(self.task, ()) else a
-                        for n, a in picked.items()
-                    }
-                )
-            found.append(rows)
+            for row, (index, length) in enumerate(zip(indices, batch.lengths, strict=True)):
+                found[index] = {n: self._of_text(n, outputs[n], row, length, longest) for n in names}
             if progress is not None:
-                progress(len(rows))
-        return in_order(batches, found, len(encodings))
+                progress(len(indices))
+        return [found[i] for i in range(len(found))]
 
-    def _inputs(self, encodings: Sequence[Encoding]) -> dict[str, np.ndarray]:
-        longest = max(len(e.ids) for e in encodings)
-        shape = (len(encodings), longest)
+    def _batches(
+        self, pieces: Iterable[Sequence[Tokens]]
+    ) -> Iterator[tuple[tuple[list[int], Batch], dict[str, np.ndarray]]]:
+        """Each batch with the numbers of its texts among all, and the inputs of its run."""
+        before = 0
+        for piece in pieces:
+            lengths = [len(t.ids) for t in piece]
+            wanted = BATCH_TOKENS["cpu" if self.engine.device == "cpu" else "cuda"]
+            budget = max(min(wanted, self.engine.settings.max_tokens), max(lengths, default=1))
+            for batch in plan_batches(lengths, budget):
+                numbers = [before + i for i in batch.indices]
+                yield (numbers, batch), self._inputs([piece[i] for i in batch.indices])
+            before += len(piece)
+
+    def _of_text(self, name: str, output: np.ndarray, row: int, length: int, longest: int) -> np.ndarray:
+        """The part of a batch's output that belongs to one text of it."""
+        per_token = name in _PER_TOKEN.get(self.task, ()) and output.ndim >= 2 and output.shape[1] == longest
+        return output[row, :length] if per_token else output[row]
+
+    def _inputs(self, texts: Sequence[Tokens]) -> dict[str, np.ndarray]:
+        """Padded ids, mask and types `[B, S]`, int64, as far as the engine takes them."""
+        lengths = np.array([len(t.ids) for t in texts])
+        real = np.arange(lengths.max()) < lengths[:, None]
         names = set(self.engine.input_names)
-        ids = np.full(shape, self.tokenizer.pad_id, np.int64)
-        mask = np.zeros(shape, np.int64)
-        types = np.zeros(shape, np.int64)
-        for row, encoding in enumerate(encodings):
-            ids[row, : len(encoding.ids)] = encoding.ids
-            types[row, : len(encoding.ids)] = encoding.type_ids
-            mask[row, : len(encoding.ids)] = 1
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return {name: array for name, array in given.items() if name in names}
+        given = {}
+        if "input_ids" in names:
+            given["input_ids"] = np.full(real.shape, self.tokenizer.pad_id, np.int64)
+            given["input_ids"][real] = _flat(t.ids for t in texts)
+        if "attention_mask" in names:
+            given["attention_mask"] = real.astype(np.int64)
+        if "token_type_ids" in names:
+            given["token_type_ids"] = np.zeros(real.shape, np.int64)
+            given["token_type_ids"][real] = _flat(t.type_ids for t in texts)
+        return given
+
+
+def _flat(rows: Iterable[Sequence[int]]) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(rows), np.int64)
 
 
 _PER_TOKEN = {

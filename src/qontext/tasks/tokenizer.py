@@ -15,11 +15,19 @@ _MASKS = re.compile(r"\[mask\]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """One tokenised text.
+class Tokens:
+    """What a model reads of one tokenised text: the id and the type of each token."""
 
-    ids, type_ids: of each token; offsets: (begin, end) characters in the text it came from; words: index of the word,
-    None for special tokens; parts: 0 or 1 for the first or second text of a pair, None for special tokens.
+    ids: Sequence[int]
+    type_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Encoding(Tokens):
+    """One tokenised text and where its tokens come from.
+
+    offsets: (begin, end) characters in the text; words: index of the word, None for special tokens; parts: 0 or 1 for
+    the first or second text of a pair, None for special tokens.
     """
 
     ids: tuple[int, ...]
@@ -98,6 +106,17 @@ class Tokenizer:
         with _refusing("the tokenizer cannot take the text"):
             found = [_encoding(e) for e in self._backend.encode_batch(clean)]
         return found if max_length is None else [self._shorten(e, max_length) for e in found]
+
+    def tokens(self, texts: Sequence[str], max_length: int | None = None) -> list[Tokens]:
+        """The same without what only people need (offsets, words), several times faster for many short texts."""
+        with _refusing("the tokenizer cannot take the text"):
+            found = [Tokens(e.ids, e.type_ids) for e in self._backend.encode_batch_fast([_clean(t) for t in texts])]
+        if max_length is None:
+            return found
+        long = [i for i, tokens in enumerate(found) if len(tokens.ids) > max_length]
+        for i, short in zip(long, self.encode([texts[i] for i in long], max_length), strict=True):
+            found[i] = short
+        return found
 
     def encode_plain(self, text: str) -> Encoding:
         """Tokenises one text without special tokens."""

@@ -79,6 +79,18 @@ struct QxLinear {
     int64_t dtype, activation, isa;  // activation: QxActivation, or -1 for none
 };
 
+// As QxLinear, with x turned into bytes: each row by a scale and zero of its own, or (x_zero >= 0) all by x_scale and x_zero.
+// For packing, `weight` is int8 [n, k], weight_scale float32 [n], and `out` takes qx_quant_linear_bytes bytes.
+struct QxQuantLinear {
+    const void *x, *weight, *bias, *residual, *weight_scale;
+    void* out;
+    int64_t rows, n, k;
+    int64_t x_stride, residual_stride, out_stride;
+    int64_t dtype, activation, isa;
+    int64_t x_zero;
+    double x_scale;
+};
+
 // Packed when cu_q is given: q, k, v and out hold tokens of all sequences one after the other, batch strides are 0.
 struct QxAttention {
     const void *q, *k, *v;
@@ -138,6 +150,9 @@ QX_EXPORT int64_t qx_scatter_rows(const QxRows* args, int64_t threads);  // the 
 QX_EXPORT int64_t qx_linear_bytes(const QxLinear* args);  // of packed weights; 0 where the isa has no product of the dtype
 QX_EXPORT int64_t qx_linear_pack(const QxLinear* args, int64_t threads);
 QX_EXPORT int64_t qx_linear(const QxLinear* args, int64_t threads);
+QX_EXPORT int64_t qx_quant_linear_bytes(const QxQuantLinear* args);
+QX_EXPORT int64_t qx_quant_linear_pack(const QxQuantLinear* args, int64_t threads);
+QX_EXPORT int64_t qx_quant_linear(const QxQuantLinear* args, int64_t threads);
 QX_EXPORT int64_t qx_pack_index(const QxPackIndex* args);  // the longest row
 QX_EXPORT int64_t qx_attention(const QxAttention* args, int64_t threads);
 QX_EXPORT int64_t qx_decode(const QxDecode* args, int64_t threads);

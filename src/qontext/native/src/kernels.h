@@ -17,6 +17,14 @@ struct LinearKernels {
     bool (*part)(const QxLinear&, int64_t begin, int64_t end, int64_t first_panel, int64_t last_panel);
 };
 
+// The same for eight-bit weights, which every instruction set multiplies.
+struct QuantLinearKernels {
+    int64_t width, vectors;
+    int64_t (*bytes)(const QxQuantLinear&);  // of packed weights
+    void (*pack)(const QxQuantLinear&, void* packed, int64_t first_panel, int64_t last_panel);
+    bool (*part)(const QxQuantLinear&, int64_t begin, int64_t end, int64_t first_panel, int64_t last_panel);
+};
+
 struct Kernels {
     void (*norm_rows)(const QxNorm&, int64_t begin, int64_t end, float* row);
     void (*embed_rows)(const QxEmbed&, int64_t begin, int64_t end, float* row);
@@ -24,6 +32,7 @@ struct Kernels {
     // Calls ahead.some() once for every block of rows. False when there is no memory for the scratch.
     bool (*attention)(const AttentionPlan&, const AttentionTask&, Prefetch& ahead);
     const LinearKernels* linear;
+    const QuantLinearKernels* quant_linear;
     // Attends, or (join) puts the parts of a cut sequence together. False when there is no memory for the scratch.
     bool (*decode)(const QxDecode&, const DecodeTask&, bool join);
 };

@@ -1,0 +1,144 @@
+"""Records of measurements as Markdown tables: one function for each kind of record."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+def grid(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def conditions(record: Record) -> str:
+    """One line: where, with what and when the record was made."""
+    machine = record["machine"]
+    place = f"{machine['processor']}, {machine['threads']} threads"
+    if "gpu" in machine:
+        gpu = machine["gpu"]
+        place = f"{gpu['gpus'][0]['name']}, driver {gpu['driver']}, triton {gpu['triton']}"
+    sets = ", ".join(machine["instruction_sets"]) if "gpu" not in machine else ""
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    return "; ".join(x for x in (place, sets, versions, machine["date"]) if x)
+
+
+def encoders(record: Record) -> str:
+    """Encoders on a CPU: equal lengths a precision, then ragged batches."""
+    parts = []
+    for precision in dict.fromkeys(r["precision"] for r in record["rows"]):
+        rows = [r for r in record["rows"] if r["precision"] == precision and not r["case"].startswith("ragged")]
+        names = _names(r["rivals"] for r in rows)
+        lines = [[n, *(_against_ours(r["rivals"], n, 1e3) for r in rows)] for n in names]
+        lines.append(["best peer over ours", *(f"**{r['ratio']:.2f}**" for r in rows)])
+        parts.append(grid([f"{precision}, ms (times ours)", *(r["case"] for r in rows)], lines))
+    for row in (r for r in record["rows"] if r["case"].startswith("ragged")):
+        ranked = sorted(row["rivals"].items(), key=lambda item: item[1]["median"])[:8]
+        lines = [[n, f"{r['median'] * 1e3:.0f}", f"{r['sequences_per_s']:.1f}"] for n, r in ranked]
+        lines.append(["best peer over ours", f"**{row['ratio']:.2f}**", ""])
+        if "ratio_same_peer_padded" in row:
+            lines.append(["the same peer padded", f"{row['ratio_same_peer_padded']:.2f}", ""])
+        title = f"{row['case']} {row['precision']}, {row['tokens']['real']} tokens"
+        parts.append(grid([title, "ms", "sequences/s"], lines))
+    return "\n\n".join(parts)
+
+
+def gpu_encoders(record: Record) -> str:
+    """Encoders on a GPU against peers: medians of waited-for calls."""
+    names = _names(r["rivals"] for r in record["rows"])
+    head = [f"{record['precision']}, ms (times ours)", *names, "best peer over ours", "graphs alone"]
+    rows = []
+    for row in record["rows"]:
+        ratios = row["ratios"]
+        shown = [f"{ratios[n]:.2f}" if n in ratios else "-" for n in ("qontext", "qontext graph alone")]
+        rows.append([row["case"], *(_against_ours(row["rivals"], n, 1) for n in names), f"**{shown[0]}**", shown[1]])
+    parts = [grid(head, rows), _builds(record)]
+    return "\n\n".join([*parts, *(f"Not measured: {p}." for p in record["problems"])])
+
+
+def gpu_latency(record: Record) -> str:
+    """The latency table of a GPU: every size and length is a block of rows."""
+    head = ["case", "mean ms", "median", "p95", "p99", "sequences/s", "runs", "graph alone, ms", "error"]
+    rows = []
+    for row in sorted(record["rows"], key=lambda r: (r["size"], r["length"], r["batch"])):
+        call, graph = row["call"], row.get("graph")
+        times = [f"{call[k]:.3f}" for k in ("mean", "median", "p95", "p99")]
+        alone = "-" if graph is None else f"{graph['median']:.3f}"
+        rows.append([row["case"], *times, f"{row['per_s']:.0f}", str(call["runs"]), alone, f"{row['error']:.1e}"])
+    return "\n\n".join([grid(head, rows), _builds(record)])
+
+
+def gpu_attention(record: Record) -> str:
+    """Attention on a GPU: useful TFLOP/s of every kernel."""
+    cases = list(dict.fromkeys(r["case"] for r in record["rows"]))
+    names = list(dict.fromkeys(r["kernel"] for r in record["rows"]))
+    found = {(r["case"], r["kernel"]): r for r in record["rows"]}
+
+    def cell(case: str, name: str) -> str:
+        row = found.get((case, name))
+        if row is None:
+            return "-"
+        return "failed" if "ms" not in row else f"{row['tflops']:.0f} ({row['ms'] * 1e3:.1f} us)"
+
+    return grid(["useful TFLOP/s", *names], [[c, *(cell(c, n) for n in names)] for c in cases])
+
+
+def engine_load(record: Record) -> str:
+    """Loading engine files."""
+    rows = [[r["precision"], f"{r['file_bytes'] / 1e6:.0f}", f"{r['median_s']:.2f}"] for r in record["rows"]]
+    return grid([f"engine of {record['model']}", "MB", "s to load, hashes checked"], rows)
+
+
+def kernels(record: Record) -> str:
+    """Single CPU kernels against what else could do the same."""
+    rows = []
+    for row in record["rows"]:
+        rivals = ", ".join(f"{n} {r['us']:.1f}" for n, r in row["rivals"].items())
+        rows.append([row["case"], f"{row['us']:.1f}", rivals, f"{row['ratio']:.2f}"])
+    return grid(["kernel", "us", "rivals, us", "best over ours"], rows)
+
+
+def throughput(record: Record) -> str:
+    """The embed pipeline."""
+    head = ["texts", "tokens", "texts/s", "tokens/s", "s of tokenising alone", "GPU busy"]
+    busy = f"{record['gpu_busy_share']:.0%}" if "gpu_busy_share" in record else "-"
+    numbers = [record["texts"], record["tokens"], record["texts_per_s"], record["tokens_per_s"]]
+    return grid(head, [[*(f"{n:,.0f}" for n in numbers), f"{record['tokenising_s']:.2f}", busy]])
+
+
+def _builds(record: Record) -> str:
+    rows = [
+        [size, f"{b['first_s']:.1f}", f"{b['again_s']:.1f}", f"{b['load_s']:.2f}", str(len(b["steps"]))]
+        for size, b in record["builds"].items()
+    ]
+    return grid(["engine", "s to build, cold", "s, timings known", "s to load", "steps"], rows)
+
+
+def _names(rivals: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of all rivals, ours first."""
+    found = dict.fromkeys(n for r in rivals for n in r)
+    return sorted(found, key=lambda n: not n.startswith("qontext"))
+
+
+def _against_ours(rivals: Mapping[str, Any], name: str, unit: float) -> str:
+    """Milliseconds of a rival and, for a peer, its time over ours."""
+    if name not in rivals:
+        return "-"
+    median = rivals[name]["median"]
+    digits = 1 if unit > 1 else 3
+    shown = f"{median * unit:.{digits}f}"
+    ours = next((r["median"] for n, r in rivals.items() if n.startswith("qontext")), None)
+    return shown if name.startswith("qontext") or ours is None else f"{shown} ({median / ours:.2f})"
+
+
+Table = Callable[[Record], str]
+TABLES: Sequence[tuple[str, str, Table]] = (
+    ("gpu-encoders", "Encoders on a GPU against peers", gpu_encoders),
+    ("gpu-latency", "Latency of encoders on a GPU", gpu_latency),
+    ("gpu-attention", "Attention on a GPU", gpu_attention),
+    ("embed-throughput", "The embed pipeline", throughput),
+    ("encoders", "Encoders on a CPU against peers", encoders),
+    ("engine-load", "Loading an engine", engine_load),
+    ("native-kernels", "CPU kernels", kernels),
+)

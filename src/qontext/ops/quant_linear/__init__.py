@@ -1,0 +1,1 @@
+"""QuantLinear: a linear layer in eight bits."""

@@ -1,0 +1,65 @@
+"""QuantLinear in standard ONNX operators."""
+
+from ..call import Call
+
+_ACTIVATIONS = {
+    "none": ("a = Identity(h)",),
+    "relu": ("a = Relu(h)",),
+    "gelu_erf": ('a = Gelu<approximate="none">(h)',),
+    "gelu_tanh": ('a = Gelu<approximate="tanh">(h)',),
+    "silu": ("s = Sigmoid(h)", "a = Mul(h, s)"),
+}
+_GIVEN = (
+    "scale = Identity(x_scale)",
+    "inverse = Reciprocal(x_scale)",
+    "zero = Cast<to=1>(x_zero)",
+)
+_FOUND = (
+    "axis = Constant<value_ints=[-1]>()",
+    "one = Constant<value_float=1.0>()",
+    "least_range = Constant<value_float=1e-30>()",
+    "lowest = ReduceMin<keepdims=1>(wide, axis)",
+    "highest = ReduceMax<keepdims=1>(wide, axis)",
+    "low = Min(lowest, none)",
+    "high = Max(highest, none)",
+    "span = Sub(high, low)",
+    "empty = Less(span, least_range)",
+    "divisor = Where(empty, one, span)",
+    "quotient = Div(most, divisor)",
+    "inverse = Where(empty, none, quotient)",
+    "step = Div(span, most)",
+    "scale = Where(empty, one, step)",
+    "down = Neg(low)",
+    "moved = Mul(down, inverse)",
+    "zero = Round(moved)",
+)
+
+
+def body(call: Call) -> str | None:
+    """The function body: integers are summed exactly, and rounded to float32 beyond 2^24."""
+    lines = [
+        "wide = Cast<to=1>(x)",
+        "none = Constant<value_float=0.0>()",
+        "most = Constant<value_float=255.0>()",
+        *(_FOUND if call.input(5) is None else _GIVEN),
+        "units = Mul(wide, inverse)",
+        "whole = Round(units)",
+        "placed = Add(whole, zero)",
+        "cut = Clip(placed, none, most)",
+        "bytes = Cast<to=2>(cut)",
+        "w = Transpose<perm=[1, 0]>(weight)",
+        "products = MatMulInteger(bytes, w)",
+        "wide_products = Cast<to=1>(products)",
+        "features = Cast<to=1>(weight)",
+        "last = Constant<value_ints=[1]>()",
+        "columns = ReduceSum<keepdims=0>(features, last)",
+        "shift = Mul(zero, columns)",
+        "sums = Sub(wide_products, shift)",
+        "rows = Mul(sums, scale)",
+        "scaled = Mul(rows, weight_scale)",
+        "p = CastLike(scaled, x)",
+        "h = Add(p, bias)" if call.input(3) else "h = Identity(p)",
+        *_ACTIVATIONS[call.attributes["activation"]],
+        "y = Add(a, residual)" if call.input(4) else "y = Identity(a)",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""The pass that turns linear layers into eight-bit ones."""
+
+import onnx_ir as ir
+import torch
+
+from ..graph.attributes import attributes_of, values_of
+from ..graph.ledger import Ledger, ids_of, origin_of, set_ids, set_origin
+from ..graph.tensors import constant_of, to_onnx
+from ..ops.declare import DOMAIN
+from .recipe import BY_ROW, QuantLayer, Recipe, StaticScale
+from .weights import int8_rows
+
+
+def quantise_linears(graph: ir.Graph, ledger: Ledger, recipe: Recipe) -> list[QuantLayer]:
+    """Turns every Linear with a constant float32 weight into a QuantLinear, except those that the recipe keeps.
+
+    Layers that share a weight share the quantised one. Returns what became of every linear layer, in order. Raises
+    ArgumentError for a weight with a NaN or an infinity.
+    """
+    layers = []
+    made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]] = {}
+    for node in list(graph):
+        if node.op_type != "Linear" or node.domain != DOMAIN:
+            continue
+        weight = constant_of(node.inputs[1])
+        shape = None if node.inputs[1] is None else node.inputs[1].shape
+        operations = 2.0 * (weight.numel() if weight is not None else 0)
+        name, origin = str(node.name), origin_of(node)
+        reason = recipe.kept.get(name) or _unfit(node, weight)
+        if reason is not None:
+            layers.append(QuantLayer(name, origin, "float", "", operations, reason))
+            continue
+        assert weight is not None and shape is not None
+        static = recipe.scales.get(name)
+        _replace(graph, ledger, node, weight, static, recipe.smoothing.get(name), made)
+        source = BY_ROW if static is None else f"{static.scale:.4g}, zero {static.zero} ({static.source})"
+        layers.append(QuantLayer(name, origin, "int8", source, operations))
+    return layers
+
+
+def _unfit(node: ir.Node, weight: torch.Tensor | None) -> str | None:
+    """Why a layer cannot be quantised, None when it can."""
+    if weight is None:
+        return "its weight is computed at run time"
+    if weight.dtype != torch.float32:
+        return f"its weight is {str(weight.dtype).removeprefix('torch.')}, only float32 weights are quantised"
+    if 0 in weight.shape:
+        return "its weight is empty"
+    if any(v is not None for v in node.inputs[4:7]):
+        return "it has scales already"
+    return None
+
+
+def _replace(
+    graph: ir.Graph,
+    ledger: Ledger,
+    node: ir.Node,
+    weight: torch.Tensor,
+    static: StaticScale | None,
+    smoothing: torch.Tensor | None,
+    made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]],
+) -> None:
+    source = node.inputs[1]
+    assert source is not None
+    key = (source, "" if smoothing is None else str(node.name))
+    if key not in made:
+        stem = str(source.name) if smoothing is None else f"{source.name}/{node.name}"
+        values, scale = int8_rows(weight if smoothing is None else weight * smoothing, str(source.name))
+        made[key] = (_weight(graph, f"{stem}/int8", values), _weight(graph, f"{stem}/scale", scale))
+    inputs = [node.inputs[0], *made[key], *[node.inputs[i] if i < len(node.inputs) else None for i in (2, 3)]]
+    if static is not None:
+        inputs.append(_weight(graph, f"{node.name}/x_scale", torch.tensor(static.scale)))
+        inputs.append(_weight(graph, f"{node.name}/x_zero", torch.tensor(static.zero, dtype=torch.uint8)))
+    attributes = attributes_of(values_of(node))
+    quantised = ir.Node(DOMAIN, "QuantLinear", inputs, attributes, num_outputs=1, name=node.name)
+    set_origin(quantised, origin_of(node))
+    set_ids(quantised, ids_of(node))
+    out, old = quantised.outputs[0], node.outputs[0]
+    out.name, out.dtype, out.shape = old.name, old.dtype, old.shape
+    graph.insert_after(node, quantised)
+    old.replace_all_uses_with(out, replace_graph_outputs=True)
+    old.name = f"{old.name}/float"
+    graph.remove(node, safe=True)
+    if not source.uses() and not source.is_graph_output():
+        del graph.initializers[str(source.name)]
+
+
+def _weight(graph: ir.Graph, name: str, tensor: torch.Tensor) -> ir.Value:
+    value = ir.Value(name=name, const_value=to_onnx(tensor, name))
+    value.dtype, value.shape = value.const_value.dtype, ir.Shape(tensor.shape)
+    graph.register_initializer(value)
+    return value

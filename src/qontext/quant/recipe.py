@@ -1,0 +1,72 @@
+"""What a quantised build is told, and what it tells."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from ..errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class StaticScale:
+    """Scale and zero (a byte) of a tensor of activations, and where they come from."""
+
+    scale: float
+    zero: int
+    source: str
+
+    @classmethod
+    def of_range(cls, low: float, high: float, source: str) -> "StaticScale":
+        """That maps [low, high], with 0 in it, to 0..255. Raises ArgumentError for a range that is not finite."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        if not torch.isfinite(torch.tensor([low, high])).all():
+            raise ArgumentError(f"the range [{low}, {high}] is not finite, so it has no scale ({source})")
+        if high - low < 1e-30:
+            return cls(1.0, 0, source)
+        scale = float(torch.tensor((high - low) / 255.0))  # float32, as engine files hold it
+        return cls(scale, min(255, max(0, round(-low / scale))), source)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantise a graph; keys are names of nodes.
+
+    scales:    static scales of what the layer reads; a layer without one finds its scales at run time, row by row
+    kept:      layers that stay in the float type, with the reason
+    smoothing: factors [K] by which what a layer reads is divided and its weight multiplied
+    """
+
+    scales: Mapping[str, StaticScale] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
+    smoothing: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class QuantLayer:
+    """What became of one linear layer.
+
+    name, origin:  the node, and the module it comes from
+    weights:       "int8", or "float" for a layer that was kept
+    scale:         where the scale of what it reads comes from
+    operations:    multiply-adds a token, counted twice
+    kept:          why it was kept, empty when it was quantised
+    error:         relative RMS error of its result against the float engine on the samples, None when none were run
+    """
+
+    name: str
+    origin: str
+    weights: str
+    scale: str
+    operations: float
+    kept: str = ""
+    error: float | None = None
+
+
+BY_ROW = "found for each token at run time"
+
+
+def int8_share(layers: list[QuantLayer]) -> float:
+    """The part of the linear layers' operations that is done in int8."""
+    whole = sum(layer.operations for layer in layers)
+    return sum(layer.operations for layer in layers if not layer.kept) / whole if whole else 0.0
