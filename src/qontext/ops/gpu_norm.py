@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from .call import Call
+from .call import Call, Operand
 from .gpu_launch import blocks, may_overlap, power_of_2, takes_floats
 from .kernel_checks import last_axis, last_axis_known
 
@@ -51,6 +51,11 @@ def warps_for(elements: int) -> int:
     return min(max(elements // 512, 4), 16)
 
 
+def _ready(operand: Operand) -> bool:
+    """The operand is a constant that no kernel in front has to copy."""
+    return operand.constant is not None and operand.constant.is_contiguous()
+
+
 def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> Norm:
     """A function that normalises rows of `width` contiguous numbers; `centred` is False for RMSNorm."""
     from .gpu_norm_kernel import norm_rows, norm_wide_rows
@@ -58,7 +63,7 @@ def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> N
     overlap = may_overlap(call)
     columns = power_of_2(width)
     # The vectors, which have one axis where everything else has the rows' too.
-    early = all(o is None or o.rank != 1 or o.constant is not None for o in call.inputs)
+    early = all(o is None or o.rank != 1 or _ready(o) for o in call.inputs)
 
     def run(
         x: torch.Tensor,

@@ -12,7 +12,7 @@ import torch
 
 from ..call import Bound, Call, Kernel
 from ..gpu_launch import blocks, compute_capability, may_overlap
-from ..native_kernel import even_or_none
+from ..native_kernel import even, even_or_none
 from .gpu_tiles import halves_of_numbers, sizes
 
 _HOPPER = 90
@@ -72,28 +72,38 @@ def supports(shape: Early, call: Call) -> str | None:
     return None
 
 
-def bind_rows(shape: Early, call: Call, parts: int) -> Any:
-    """A function (x, weight, bias, y) that fills y `[rows, N]`, or `[parts, rows, N]` float32 with parts > 1."""
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on an address that copies of 16 bytes can take: what torch hands out has one, a slice may not."""
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+
+
+def weight_map(weight: torch.Tensor, columns: int) -> Any:
+    """The tensor map of a weight `[N, K]` read in blocks `[columns, 64]`."""
     from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+    block, dtype = [columns, _DEPTH], gl.float16 if weight.dtype == torch.float16 else gl.bfloat16
+    return TensorDescriptor.from_tensor(weight, block, gl.NVMMASharedLayout.get_default_for(block, dtype))
+
+
+def bind_rows(shape: Early, call: Call, parts: int) -> Any:
+    """A function (x, bias, y) that fills y `[rows, N]`, or `[parts, rows, N]` float32 with parts > 1."""
     from .gpu_early_kernel import linear_early
 
     _, n, k = sizes(call)
+    # A copy that a kernel in front makes would be read too early, so it is made here where one is needed.
+    assert call.inputs[1] is not None
+    assert call.inputs[1].constant is not None
+    weight = aligned(even(call.inputs[1].constant.detach()))
     kind, overlap, span = call.attributes["activation"], may_overlap(call), shape.covers(k)
-    block = [shape.columns, _DEPTH]
 
-    def run(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor) -> None:
+    def run(x: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor) -> None:
         rows = x.numel() // k
         if rows == 0:
             return
-        # Copies of 16 bytes begin on 16 bytes; what torch and the arena hand out does, a slice may not.
-        x, weight = (t if t.data_ptr() % 16 == 0 else t.clone() for t in (x, weight))
-        dtype = gl.float16 if x.dtype == torch.float16 else gl.bfloat16
-        weight_map = TensorDescriptor.from_tensor(weight, block, gl.NVMMASharedLayout.get_default_for(block, dtype))
         tiles_of_rows = blocks(rows, shape.rows)
         linear_early[(tiles_of_rows * blocks(n, shape.columns), parts)](
-            x, weight_map, bias, y, rows, tiles_of_rows,
+            aligned(x), weight_map(weight, shape.columns), bias, y, rows, tiles_of_rows,
             n, k, shape.rows, shape.columns, span, min(shape.ring, span // _DEPTH), parts, kind, overlap,
             num_warps=shape.rows // 16, launch_pdl=overlap,
         )  # fmt: skip
@@ -107,10 +117,9 @@ def bind(shape: Early, call: Call) -> Bound:
     compute = bind_rows(shape, call, 1)
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        x, weight, bias = (even_or_none(t) for t in inputs[:3])
-        assert x is not None
+        x = even(inputs[0])
         y: torch.Tensor = x.new_empty((*x.shape[:-1], n)) if out is None else out[0]
-        compute(x, weight, bias, y)
+        compute(x, even_or_none(inputs[2]), y)
         return y
 
     return run

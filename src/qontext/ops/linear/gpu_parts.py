@@ -67,7 +67,7 @@ def bind(shape: Early | Tile, call: Call) -> Parts:
         if of_tiles is not None:
             of_tiles(x, weight, None, None, y)
         elif early is not None:
-            early(x, weight, None, y)
+            early(x, None, y)
         return y
 
     return run
