@@ -10,7 +10,7 @@ import torch
 
 from ..dtypes import by_name
 from ..errors import ArgumentError, DeviceError, all_problems
-from ..fusion.catalogue import RULES, fuse
+from ..fusion.catalogue import FOR_A_GPU, RULES, fuse
 from ..fusion.rule import Rule
 from ..graph.ledger import Ledger, origin_of
 from ..graph.model import Model
@@ -26,7 +26,7 @@ from ..packing.remove_padding import PackingReport, remove_padding
 from ..quant.linears import quantise_linears
 from ..quant.recipe import QuantLayer, Recipe, int8_share
 from .plan import Program, plan_program
-from .precision import PRECISIONS, lower_precision, with_readers
+from .precision import PRECISIONS, Narrowed, lower_precision, with_readers
 from .tune import Tuner
 
 Log = Callable[[str], None]
@@ -69,8 +69,10 @@ class Settings:
 class Compiled:
     """A model made ready: what an engine runs, saves and reports.
 
-    kept:      nodes that stay in float32, and why
-    quantised: what became of every linear layer, when the precision is int8
+    ledger:    of the program "encode"
+    kept:      nodes of it that stay in float32, and why
+    quantised: what became of its linear layers, when the precision is int8
+    states:    of the other programs: inputs that hold a cache -> the outputs that these become
     """
 
     settings: Settings
@@ -84,6 +86,7 @@ class Compiled:
     quantised: list[QuantLayer] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    states: dict[str, str] = field(default_factory=dict)
 
 
 def known_nodes(ops: dict[str, Op]) -> Callable[[ir.Node], bool]:
@@ -105,7 +108,7 @@ def updates_of(ops: dict[str, Op]) -> Callable[[ir.Node], dict[int, int]]:
         op = ops.get(node.op_type)
         if op is None or op.domain != node.domain:
             return {}
-        return {op.output_index(o): op.input_index(i) for o, i in op.updates.items()}
+        return op.updated_inputs
 
     return updates
 
@@ -144,7 +147,7 @@ def check_rules(rules: Sequence[Rule]) -> None:
     """Raises ArgumentError for rules of the user's that are none, or whose names are taken."""
     if isinstance(rules, Rule) or not isinstance(rules, Sequence):
         raise ArgumentError(f"build: rules is a {type(rules).__name__}, expected a list of rules: rules=[rule]")
-    names = {rule.name for rule in RULES}
+    names = {rule.name for rule in (*RULES, *FOR_A_GPU)}
     problems = []
     for rule in rules:
         if not isinstance(rule, Rule):
@@ -200,7 +203,7 @@ def compile_model(
     inference = inferred(graph, ops)
     note_types(ledger, graph)
     before = graph.num_nodes()
-    fuse(graph, ledger, inference, rules, say)
+    fuse(graph, ledger, inference, rules, say, for_a_gpu=parse_device(settings.device)[0] != "cpu")
     ledger.check(graph)
     verify(graph, known, updates, after="fusion")
     say(f"fused {before} nodes into {graph.num_nodes()}")
@@ -215,15 +218,31 @@ def compile_model(
     kept = kept_nodes(graph, settings, overflowing or {})
     for name, reason in kept.items():
         say(f"stays in float32: {name} ({reason})")
+    narrowed: Narrowed = {}
+    fixed = fixed_operands(ops)
     layers = quantised(graph, settings, recipe or Recipe(), ledger, say)
-    lower_precision(graph, settings.floats, kept, fixed_operands(ops))
+    lower_precision(graph, settings.floats, kept, fixed, narrowed=narrowed)
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
-    program = planned("encode", graph, ops, settings.device, tuner, say)
+    programs = {"encode": planned("encode", graph, ops, settings.device, tuner, say)}
+    states = {*model.states, *model.states.values()}
+    for name, source in model.programs.items():
+        other = source.clone(allow_outer_scope_values=False)
+        verify(other, known, updates, after="import")
+        own = Ledger()
+        own.adopt(other)
+        fuse(other, own, inferred(other, ops), rules, say)
+        own.check(other)
+        quantised(other, settings, recipe or Recipe(), own, say)
+        lower_precision(other, settings.floats, with_readers(other, kept), fixed, states, narrowed)
+        verify(other, known, updates, after="lowering")
+        programs[name] = planned(name, other, ops, settings.device, tuner, say)
     seconds = time.perf_counter() - start
-    say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls")
-    programs = {"encode": program}
-    return Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, lines, seconds)
+    steps = sum(len(p.steps) for p in programs.values())
+    say(f"planned {steps} steps, timed {tuner.timed} calls")
+    done = Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, lines, seconds)
+    done.states = dict(model.states)
+    return done
 
 
 def kept_nodes(graph: ir.Graph, settings: Settings, overflowing: Mapping[str, float]) -> dict[str, str]:

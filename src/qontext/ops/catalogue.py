@@ -5,9 +5,11 @@ from .declare import Op
 from .embed_layer_norm.op import OP as EMBED_LAYER_NORM
 from .first_tokens.op import OP as FIRST_TOKENS
 from .gelu.op import OP as GELU
+from .gpt_attention.op import OP as GPT_ATTENTION
 from .group_norm.op import OP as GROUP_NORM
 from .layer_norm.op import OP as LAYER_NORM
 from .linear.op import OP as LINEAR
+from .linear_skip_layer_norm.op import OP as LINEAR_SKIP_LAYER_NORM
 from .pack_index.op import OP as PACK_INDEX
 from .pack_tokens.op import OP as PACK_TOKENS
 from .qkv_to_context.op import OP as QKV_TO_CONTEXT
@@ -24,10 +26,12 @@ OPS: tuple[Op, ...] = (
     RMS_NORM,
     GROUP_NORM,
     SKIP_LAYER_NORM,
+    LINEAR_SKIP_LAYER_NORM,
     EMBED_LAYER_NORM,
     GELU,
     QKV_TO_CONTEXT,
     ATTENTION,
+    GPT_ATTENTION,
     ROTARY_EMBEDDING,
     PACK_INDEX,
     PACK_TOKENS,

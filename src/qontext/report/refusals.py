@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..fusion.catalogue import RULES
+from ..fusion.catalogue import FOR_A_GPU, RULES
 from ..graph.ledger import Refusal
 
 # What a reader can do about a reason. The first pattern that is found in the sentence counts.
@@ -38,7 +38,7 @@ _ADVICE = (
     (r"Linear|linear layer|bias|product", "write the layer as x @ constant weight + constant bias"),
     (r"Transpose|Reshape|shape|size", "leave out the transpose or reshape between, or keep sizes that the inputs say"),
 )
-_DOCS = {rule.name: rule.doc for rule in RULES}
+_DOCS = {rule.name: rule.doc for rule in (*RULES, *FOR_A_GPU)}
 
 
 def refusal_rows(records: Sequence[Refusal]) -> list[dict[str, Any]]:
