@@ -9,9 +9,9 @@ import torch
 import qontext as qx
 from qontext.dtypes import relative_rms
 from qontext.report import numbers
-from qontext.report.against import against
 from qontext.report.html import fusion_groups
 from qontext.report.picture import boxes_of, svg
+from qontext.report.torch_trace import trace
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes a line for each start otherwise
 
@@ -45,42 +45,10 @@ class Picture:
         return f"<picture {self.name}>"
 
 
-class Block:
-    """A module, imported and built, with its results checked against PyTorch.
+class View:
+    """What is shown of an engine's program, from its report."""
 
-    Args:
-        name: of its pictures.
-        module, inputs: what is imported, with example inputs by argument name; the inputs are timed too.
-        axes: open axes by input, as `import_model(dynamic_shapes=)` takes them.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        module: torch.nn.Module,
-        inputs: Mapping[str, torch.Tensor],
-        axes: Mapping[str, Mapping[int, str]] | None = None,
-    ):
-        self.name, self.module, self.inputs = name, module.eval(), dict(inputs)
-        self.model = qx.import_model(module, example_inputs=self.inputs, dynamic_shapes=axes)
-        self.engine = qx.build(self.model, tune=False)
-        with torch.no_grad():
-            wanted = module(**self.inputs)
-        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-        got = self.engine.run(self.inputs).values()
-        self.error = max(relative_rms(g, w) for g, w in zip(got, wanted, strict=True))
-        assert self.error < 1e-5, f"{name}: the engine is {self.error:.1e} away from PyTorch"
-        tries = [qx.explain(self.engine, inputs=self.inputs).data for _ in range(TRIES)]
-        self.data = min(tries, key=lambda d: d["measured"]["run_us"])
-
-    def imported(self, only: str = "") -> Picture:
-        """The graph as the exporter gave it."""
-        return Picture(f"{self.name}-imported", svg(boxes_of(self.model.graph, only), f"{self.name}, imported"))
-
-    def fused(self, only: str = "") -> Picture:
-        """The graph after fusion, before padding is removed and kernels are chosen."""
-        graph = self.engine.compiled.fused
-        return Picture(f"{self.name}-fused", svg(boxes_of(graph, only), f"{self.name}, fused"))
+    data: Mapping[str, Any]
 
     def kernels(self) -> Text:
         """What runs: step, kernel, shape, and what it costs at least."""
@@ -130,24 +98,95 @@ class Block:
             f"Memory is the limit of {', '.join(dict.fromkeys(bound)) or 'no step'}, arithmetic of the rest."
         )
 
+
+class Block(View):
+    """A module, imported and built, with its results checked against PyTorch.
+
+    Args:
+        name: of its pictures.
+        module, inputs: what is imported, with example inputs by argument name; the inputs are timed too.
+        axes: open axes by input, as `import_model(dynamic_shapes=)` takes them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: torch.nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        axes: Mapping[str, Mapping[int, str]] | None = None,
+    ):
+        self.name, self.module, self.inputs = name, module.eval(), dict(inputs)
+        self.model = qx.import_model(module, example_inputs=self.inputs, dynamic_shapes=axes)
+        self.engine = qx.build(self.model, tune=False)
+        with torch.no_grad():
+            wanted = module(**self.inputs)
+        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+        got = self.engine.run(self.inputs).values()
+        self.error = max(relative_rms(g, w) for g, w in zip(got, wanted, strict=True))
+        assert self.error < 1e-5, f"{name}: the engine is {self.error:.1e} away from PyTorch"
+        tries = [qx.explain(self.engine, inputs=self.inputs).data for _ in range(TRIES)]
+        self.data = min(tries, key=lambda d: d["measured"]["run_us"])
+
+    def imported(self, only: str = "") -> Picture:
+        """The graph as the exporter gave it."""
+        return Picture(f"{self.name}-imported", svg(boxes_of(self.model.graph, only), f"{self.name}, imported"))
+
+    def fused(self, only: str = "") -> Picture:
+        """The graph after fusion, before padding is removed and kernels are chosen."""
+        graph = self.engine.compiled.fused
+        return Picture(f"{self.name}-fused", svg(boxes_of(graph, only), f"{self.name}, fused"))
+
     def beside_torch(self) -> Text:
         """The kernels of PyTorch eager, seen by its profiler, and ours."""
-        tries = [against(self.engine, self.module, self.inputs).data for _ in range(TRIES)]
-        both = tries[0]
-        ours, theirs = (min((t["sides"][i] for t in tries), key=lambda side: side["run_us"]) for i in (0, 1))
+        tries = [trace(self.module, self.inputs) for _ in range(TRIES)]
+        theirs = min(tries, key=lambda t: t.run_us)
         names: dict[str, int] = {}
-        for row in both["rows"]:
-            for kernel in row["sides"][1]["kernels"]:
-                names[kernel["name"]] = names.get(kernel["name"], 0) + 1
+        for kernel in theirs.kernels:
+            names[kernel.name] = names.get(kernel.name, 0) + 1
         listed = ", ".join(f"{n} `{name}`" if n > 1 else f"`{name}`" for name, n in names.items())
+        ours = self.data["measured"]["run_us"]
         return Text(
-            f"PyTorch eager: **{theirs['kernels']} kernels** ({listed}), {numbers.span(theirs['run_us'])} a run. "
-            f"qontext: **{ours['kernels']} kernels**, {numbers.span(ours['run_us'])} a run."
+            f"PyTorch eager: **{len(theirs.kernels)} kernels** ({listed}), {numbers.span(theirs.run_us)} a run. "
+            f"qontext: **{len(self.data['steps'])} kernels**, {numbers.span(ours)} a run."
         )
 
     def compared(self) -> Text:
         """One line on the results."""
         return Text(f"The results differ from PyTorch's by {self.error:.0e} (relative RMS).")
+
+
+class Program(View):
+    """A program of a decoder engine, one step of it timed.
+
+    Args:
+        name: of its pictures.
+        model, engine: the engine was built from the model.
+        program: "prefill" or "decode".
+        batch, length: sequences, and tokens of each: new ones of a prefill, cached ones of a decode step.
+    """
+
+    def __init__(self, name: str, model: Any, engine: Any, program: str, batch: int, length: int):
+        self.name, self.model, self.engine, self.program = name, model, engine, program
+        tries = [qx.explain(engine, batch, length, program=program).data for _ in range(TRIES)]
+        self.data = min(tries, key=lambda d: d["measured"]["run_us"])
+
+    def imported(self, only: str = "") -> Picture:
+        """The graph that the importer built."""
+        graph = self.model.programs[self.program]
+        return Picture(f"{self.name}-imported", svg(boxes_of(graph, only), f"{self.name}, imported"))
+
+    def fused(self, only: str = "") -> Picture:
+        """The graph that runs."""
+        graph = self.engine.compiled.programs[self.program].graph
+        return Picture(f"{self.name}-fused", svg(boxes_of(graph, only), f"{self.name}, fused"))
+
+    def memory(self) -> Text:
+        """Bytes of weights, arena and caches."""
+        m = self.data["memory"]
+        return Text(
+            f"Weights {numbers.size(m['weights'])}, arena {numbers.size(m['arena'])}, caches "
+            f"{numbers.size(m['caches'])} in pages of 64 tokens, updated in place."
+        )
 
 
 def _rules() -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ flops allow.
 
 Everything on this page (pictures, tables, numbers) is written by `examples/transformer_blocks/write.py`, which runs
 the code that the page shows. The same is a notebook: `examples/transformer_blocks/transformer_blocks.ipynb`. Times
-are those of the machine that wrote the page, two cores without a GPU; the notebook shows those of yours.
+are those of the machine that wrote the page, one thread without a GPU; the notebook shows those of yours.
 
 In the pictures, blue is a product with weights, orange attention, green a norm, yellow an activation, purple a
 look-up, and grey everything else. Dashed boxes are inputs and outputs.
@@ -23,8 +23,9 @@ look-up, and grey everything else. Dashed boxes are inputs and outputs.
 START = """import torch
 from torch import nn
 
-from block import Block, Text
+from block import Block, Program, Text
 
+torch.set_num_threads(1)  # so that times depend little on what else the machine does
 _ = torch.manual_seed(0)"""
 
 VANILLA = """## 1. Vanilla self-attention
@@ -93,7 +94,7 @@ The layer of `transformers`, with the sizes of BERT-base and random weights.
 BERT_SAYS = """Seven kernels a layer: the joint projection, attention, the output projection, add and norm, the first
 linear layer with GELU inside, the second, add and norm. Each reads what the one before wrote, and nothing else but
 weights. With 128 tokens a number of the weights serves 128 rows once it is read, some fifty flops a byte: enough to
-keep a processor of two cores busy with arithmetic, and far too few for a GPU that computes hundreds of flops in the
+keep a processor's cores busy with arithmetic, and far too few for a GPU that computes hundreds of flops in the
 time of a byte. There the weights are the limit until a batch has several hundred tokens.
 """
 
@@ -118,6 +119,26 @@ an output, and `Concat` copies it for each token: it is one of the steps above t
 is said there as well: the key comes from `Concat`, so the projections are not read in place and the heads are split
 by reshapes (views, a few microseconds each of the host). An operator that owns its cache and updates it in place does
 away with both.
+"""
+
+GPT = """## 7. A GPT with its cache
+
+The decoder of a Hugging Face folder becomes an engine with three programs over the same weights: `encode` (all logits
+of a batch), `prefill` and `decode`. The caches belong to the engine and are paged: a step gets them as inputs and
+writes the new keys and values into them, in place. Here a GPT-2 of two layers with random weights.
+"""
+
+GPT_PREFILL_SAYS = """Prefill, one layer of the two. Prompts of any lengths stand one after the other, so there is no
+padding to remove; `GptAttention` gets the lengths, the page table and the cache, writes keys and values where the table
+says and attends.
+"""
+
+GPT_DECODE_SAYS = """Decode, the same layer: one token a sequence.
+"""
+
+GPT_SAYS = """No `Concat`, no copy of the cache: what the module above had to hand through its inputs and outputs is
+memory of the engine here, and a step reads each cached key and value once. Weights are the rest of the traffic, the
+same for one sequence or many, which is why decoding is batched.
 """
 
 END = """## Where to look next
@@ -181,5 +202,19 @@ CELLS: list[tuple[str, str]] = [
     ("code", SOURCES["decode"]),
     *views("decode"),
     ("md", DECODE_SAYS),
+    ("md", GPT),
+    ("code", SOURCES["gpt"]),
+    ("md", GPT_PREFILL_SAYS),
+    ("code", 'gpt_prefill.imported("transformer.h.0")'),
+    ("code", 'gpt_prefill.fused("transformer.h.0")'),
+    ("code", "gpt_prefill.kernels()"),
+    ("code", "gpt_prefill.why()"),
+    ("code", "gpt_prefill.limits()"),
+    ("md", GPT_DECODE_SAYS),
+    ("code", 'gpt_decode.fused("transformer.h.0")'),
+    ("code", "gpt_decode.kernels()"),
+    ("code", "gpt_decode.limits()"),
+    ("code", "gpt_decode.memory()"),
+    ("md", GPT_SAYS),
     ("md", END),
 ]

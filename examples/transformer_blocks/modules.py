@@ -129,4 +129,18 @@ inputs = {"x": torch.randn(2, 1, 256), "past_k": past, "past_v": past.flip(0)}
 axes = {"x": {0: "B"}, "past_k": {0: "B", 2: "P"}, "past_v": {0: "B", 2: "P"}}
 decode = Block("decode", Step(), inputs, axes)
 decode.compared()""",
+    "gpt": """import tempfile
+
+import qontext as qx
+from transformers import GPT2Config, GPT2LMHeadModel
+
+sizes = {"vocab_size": 5000, "n_positions": 256, "n_embd": 256, "n_layer": 2, "n_head": 4}
+config = GPT2Config(**sizes, bos_token_id=None, eos_token_id=None)
+with tempfile.TemporaryDirectory() as folder:
+    GPT2LMHeadModel(config).eval().save_pretrained(folder)
+    model = qx.import_model(folder)
+    gpt = qx.build(model, tune=False)
+gpt_prefill = Program("gpt-prefill", model, gpt, "prefill", batch=2, length=96)
+gpt_decode = Program("gpt-decode", model, gpt, "decode", batch=2, length=96)
+gpt.generate([[5, 6, 7], [8, 9]], max_new_tokens=4)""",
 }

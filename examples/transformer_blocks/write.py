@@ -74,6 +74,8 @@ def page(cells: list[Ran]) -> tuple[str, dict[str, str]]:
             parts.append(f'![{cell.value.name.replace("-", ", ")}](transformer-blocks/{cell.value.name}.svg "{what}")')
         elif isinstance(cell.value, Text):
             parts.append(cell.value.text)
+        elif cell.value is not None:
+            parts.append(f"```\n{cell.value!r}\n```")
     return "\n\n".join(parts) + "\n", pictures
 
 
@@ -111,9 +113,11 @@ def _outputs(cell: Ran) -> list[dict[str, Any]]:
         data = {"image/svg+xml": cell.value.drawing.splitlines(keepends=True)}
     elif isinstance(cell.value, Text):
         data = {"text/markdown": cell.value.text.splitlines(keepends=True)}
+    elif cell.value is not None:
+        data = {"text/plain": [repr(cell.value)]}
     if not data:
         return []
-    data["text/plain"] = [str(cell.value).partition("\n")[0]]
+    data.setdefault("text/plain", [str(cell.value).partition("\n")[0]])
     return [{"data": data, "metadata": {}, "output_type": "display_data"}]
 
 

@@ -30,7 +30,8 @@ ALLOWED = {
     "runtime": OPS | {"builder", "runtime"},
     "engine": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "generation", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},
-    "report": OPS | {"fusion", "packing", "builder", "runtime", "importers", "engine", "benchmark", "report"},
+    "report": OPS
+    | {"fusion", "packing", "builder", "runtime", "importers", "generation", "engine", "benchmark", "report"},
     "benchmark": OPS | {"builder", "runtime", "importers", "engine", "tasks", "demo_model", "benchmark"},
 }
 EVERYTHING = {"cli", "__init__"}
