@@ -70,6 +70,7 @@ class Compiled:
 
     kept:      nodes that stay in float32, and why
     quantised: what became of every linear layer, when the precision is int8
+    errors:    relative RMS error of every output against the float engine on the samples, when there were any
     """
 
     settings: Settings
@@ -81,6 +82,7 @@ class Compiled:
     plugins: tuple[Op, ...] = ()
     kept: dict[str, str] = field(default_factory=dict)
     quantised: list[QuantLayer] = field(default_factory=list)
+    errors: dict[str, float] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -213,7 +215,7 @@ def compile_model(
     kept = kept_nodes(graph, settings, overflowing or {})
     for name, reason in kept.items():
         say(f"stays in float32: {name} ({reason})")
-    layers = quantised(graph, settings, recipe or Recipe(), ledger, say)
+    layers = quantised(graph, settings, recipe or Recipe(), say)
     lower_precision(graph, settings.floats, kept, fixed_operands(ops))
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
@@ -221,7 +223,7 @@ def compile_model(
     seconds = time.perf_counter() - start
     say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls")
     programs = {"encode": program}
-    return Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, lines, seconds)
+    return Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, {}, lines, seconds)
 
 
 def kept_nodes(graph: ir.Graph, settings: Settings, overflowing: Mapping[str, float]) -> dict[str, str]:
@@ -257,7 +259,7 @@ def _is_called(node: ir.Node, wanted: str) -> bool:
     return any(fnmatchcase(name, wanted) for name in (node.name or "", *modules))
 
 
-def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, ledger: Ledger, say: Log) -> list[QuantLayer]:
+def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> list[QuantLayer]:
     """Turns linear layers into eight-bit ones when the precision asks for it; says what became of each.
 
     Raises ArgumentError for patterns of `keep` that name no linear layer, and for weights that have no scale.
@@ -270,7 +272,7 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, ledger: Ledge
     if idle:
         problems = [f"{w!r} names no linear layer, and nothing else becomes int8" for w in idle]
         raise ArgumentError(all_problems("build: keep", problems))
-    layers = quantise_linears(graph, ledger, replace(recipe, kept={**recipe.kept, **asked}))
+    layers = quantise_linears(graph, replace(recipe, kept={**recipe.kept, **asked}))
     for layer in layers:
         if layer.kept:
             say(f"stays in {settings.floats}: {layer.name} ({layer.kept})")

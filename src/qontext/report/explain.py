@@ -5,12 +5,13 @@ Everything is data first (`Explanation.data` is JSON-able); text is made from th
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..engine import Engine
 from ..graph.ledger import Refusal
 from ..ops.operators import operators
+from ..quant.recipe import int8_share
 from ..runtime.ceilings import Ceilings, ceilings_of
 from ..runtime.gpu_executor import executor_for
 from ..runtime.profile import Profile, profile, sample_run_inputs
@@ -57,6 +58,12 @@ def explain(engine: Engine, batch: int = 8, length: int = 128, measure: bool = T
             "left_padded": [
                 {"node": n.node, "op": n.op, "reason": n.reason} for n in compiled.packing.nodes if n.reason
             ],
+        },
+        "quantised": {
+            "rest": compiled.settings.floats,
+            "share_of_operations": int8_share(compiled.quantised),
+            "errors": compiled.errors,
+            "layers": [asdict(layer) for layer in compiled.quantised],
         },
         "graphs": engine.graphs,
         "log": compiled.log,
