@@ -124,7 +124,9 @@ def explain_command(
 
 def bench_command(
     model: Annotated[str, typer.Argument(help="base, large, mini or minilm")] = "base",
-    precision: Annotated[list[str] | None, typer.Option("--precision", "-p", help="fp32, bf16 (repeatable)")] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option("--precision", "-p", help="fp32, bf16, int8 (repeatable)")
+    ] = None,
     shape: Annotated[
         list[str] | None, typer.Option("--shape", help="batch x length, such as 8x128 (repeatable)")
     ] = None,
@@ -138,20 +140,22 @@ def bench_command(
     import json as text
 
     from ..benchmark.encoders import SHAPES, run_benchmark
+    from ..benchmark.int8_peers import INT8_PEERS
     from ..benchmark.peers import PEERS
 
-    unknown = [p for p in peer or [] if p not in PEERS]
+    known = {**PEERS, **INT8_PEERS}
+    unknown = [p for p in peer or [] if p not in known]
     if unknown:
-        raise ArgumentError(f"bench: unknown peers {unknown}; allowed: {', '.join(PEERS)}")
-    wrong = [p for p in precision or [] if p not in ("fp32", "bf16")]
+        raise ArgumentError(f"bench: unknown peers {unknown}; allowed: {', '.join(known)}")
+    wrong = [p for p in precision or [] if p not in ("fp32", "bf16", "int8")]
     if wrong:
-        raise ArgumentError(f"bench: unknown precisions {wrong}; allowed: fp32, bf16")
+        raise ArgumentError(f"bench: unknown precisions {wrong}; allowed: fp32, bf16, int8")
     record = run_benchmark(
         model,
         precision or ("fp32", "bf16"),
         [_shape(s) for s in shape] if shape else SHAPES,
         ragged,
-        peer or tuple(PEERS),
+        peer or (),
         seconds,
         say=note,
     )
