@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: all venv demo test test-all check format docs bench clean
+.PHONY: all venv demo test test-all sanitize check format docs bench clean
 
 all: check test
 
@@ -22,6 +22,11 @@ test: venv
 
 test-all: venv
 	$(BIN)/python -m pytest -m "not network"
+
+# On a machine with an NVIDIA GPU: reads and writes outside memory, of attention and linear kernels.
+sanitize: venv
+	compute-sanitizer --tool memcheck --error-exitcode 9 $(BIN)/python -m pytest -m gpu -p no:benchmark \
+		tests/conformance/test_gpu_ops.py -k "(attention or linear) and float16 and not sdpa and not bfloat16"
 
 check: venv
 	$(BIN)/ruff format --check src tests bench examples training setup.py

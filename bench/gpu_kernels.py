@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import triton
-from gpu_timing import copy_rate, gemm_rate, replayed
 
+from qontext.benchmark.gpu_replay import copy_rate, gemm_rate, replayed
 from qontext.dtypes import by_name, relative_rms
 from qontext.ops.call import Call, Kernel
 from qontext.ops.catalogue import BY_NAME

@@ -1,6 +1,6 @@
 """Searches tile shapes of the Triton kernels: what the tables in `ops/*/gpu*.py` were chosen by.
 
-Usage: python bench/gpu_search.py [--only norm finish tile persistent alternating] [--seconds 80]
+Usage: python bench/gpu_search.py [--only norm finish tile early persistent alternating] [--seconds 80]
                                   [--workers 14] [--output FILE]
 
 The variants are compiled by worker processes beforehand (into Triton's own cache). Every variant is compared with the
@@ -22,19 +22,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import triton
-from gpu_timing import replayed
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from qontext.benchmark.gpu_replay import replayed
 from qontext.dtypes import by_name, relative_rms
 from qontext.ops.gpu_activation_kernel import finish
 from qontext.ops.gpu_launch import blocks, power_of_2
 from qontext.ops.gpu_norm_kernel import norm_rows
 from qontext.ops.linear.gpu_alternating import maps_of
+from qontext.ops.linear.gpu_early import weight_map
+from qontext.ops.linear.gpu_early_kernel import linear_early
 from qontext.ops.linear.gpu_hopper_kernel import linear_alternating
 from qontext.ops.linear.gpu_kernel import linear_persistent, linear_tile
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--only", nargs="+", default=["norm", "finish", "tile", "persistent", "alternating"])
+parser.add_argument("--only", nargs="+", default=["norm", "finish", "tile", "early", "persistent", "alternating"])
 parser.add_argument("--seconds", type=float, default=80.0, help="stop starting new variants after this long")
 parser.add_argument("--workers", type=int, default=14)
 parser.add_argument("--output", default="")
@@ -48,11 +50,17 @@ FEW_ROWS = (
     (128, 2304, 768), (128, 768, 768), (128, 3072, 768), (128, 768, 3072), (128, 1024, 4096), (384, 768, 768),
     (384, 3072, 768), (384, 768, 3072),
 )  # fmt: skip
-# Rows and columns of a tile, depth of a step, programs that share K, stages.
+# Rows and columns of a tile, depth of a step, parts that K is left in, stages.
 TILES = (
     (64, 64, 128, 1, 3), (64, 64, 64, 1, 5), (64, 32, 128, 1, 3), (64, 32, 64, 1, 5), (32, 32, 128, 1, 3),
     (32, 64, 128, 1, 3), (128, 32, 64, 1, 5), (128, 64, 64, 1, 5), (64, 64, 64, 4, 5), (64, 64, 128, 4, 3),
     (64, 32, 128, 4, 3), (64, 32, 64, 2, 5), (128, 64, 64, 6, 5), (128, 32, 64, 4, 5),
+)  # fmt: skip
+# Rows and columns of a tile, span of K (0: all), buffers for x.
+EARLY = (
+    (64, 64, 0, 4), (64, 64, 0, 12), (64, 32, 0, 6), (128, 64, 0, 4), (64, 64, 192, 4), (64, 64, 256, 4),
+    (64, 64, 384, 6), (64, 64, 512, 4), (64, 128, 256, 4), (64, 128, 384, 6), (64, 128, 512, 4), (128, 128, 192, 3),
+    (128, 128, 256, 4),
 )  # fmt: skip
 WEIGHTS = ((3072, 768), (768, 3072), (4096, 1024), (1024, 4096))
 # Rows and columns of a tile, depth, warps, stages, programs a multiprocessor holds (0: one a tile).
@@ -107,22 +115,46 @@ class Product:
 def tile_variants() -> Iterator[Variant]:
     for rows, n, k in FEW_ROWS:
         p = Product(rows, n, k)
-        for bm, bn, bk, splits, stages in TILES:
-            span = blocks(blocks(k, splits), bk) * bk
-            if (splits > 1 and k < 1024) or (bm == 32 and rows > 128):
+        for bm, bn, bk, parts, stages in TILES:
+            span = blocks(blocks(k, parts), bk) * bk
+            if (parts > 1 and (k < 1024 or p.kind != "none")) or (bm == 32 and rows > 128):
                 continue
-            tiles = blocks(rows, bm) * blocks(n, bn)
-            partial = torch.empty(splits * rows * n, device="cuda") if splits > 1 else None
-            arrived = torch.zeros(tiles, device="cuda", dtype=torch.int32) if splits > 1 else None
+            y = p.y if parts == 1 else torch.empty(parts, rows, n, device="cuda")
             for lines in (0, power_of_2(blocks(span, 64))):
                 yield Variant(
-                    p.case, f"{bm}x{bn}x{bk} k{splits} s{stages} lines{lines}", linear_tile,
-                    (tiles, splits),
-                    lambda i, p=p, c=(bm, bn, bk, splits, span, lines), a=(partial, arrived): (
-                        p.x, p.weights[i], p.bias, None, p.y, *a, p.rows, blocks(p.rows, c[0]), p.n, p.k, *c, p.kind,
-                        True),
-                    {"num_warps": 4, "num_stages": stages, "launch_pdl": True}, p.wanted, lambda p=p: p.y, p.sets,
+                    p.case, f"{bm}x{bn}x{bk} k{parts} s{stages} lines{lines}", linear_tile,
+                    (blocks(rows, bm) * blocks(n, bn), parts),
+                    lambda i, p=p, c=(bm, bn, bk, parts, span, lines), y=y: (
+                        p.x, p.weights[i], p.bias, None, y, p.rows, blocks(p.rows, c[0]), p.n, p.k, *c, p.kind, True),
+                    {"num_warps": 4, "num_stages": stages, "launch_pdl": True},
+                    *checked(p, y), p.sets,
                 )  # fmt: skip
+
+
+def early_variants() -> Iterator[Variant]:
+    for rows, n, k in FEW_ROWS:
+        p = Product(rows, n, k)
+        for bm, bn, span, ring in EARLY:
+            span = span or blocks(k, 64) * 64
+            parts, ring = blocks(k, span), min(ring, span // 64)
+            if parts > 12 or (parts > 1 and p.kind != "none") or (span * bn + ring * 64 * bm) * 2 > 220 << 10:
+                continue
+            y = p.y if parts == 1 else torch.empty(parts, rows, n, device="cuda")
+            yield Variant(
+                p.case, f"early {bm}x{bn}x{span} r{ring}", linear_early,
+                (blocks(rows, bm) * blocks(n, bn), parts),
+                lambda i, p=p, c=(bm, bn, span, ring, parts), y=y: (
+                    p.x, weight_map(p.weights[i], c[1]), p.bias, y, p.rows, blocks(p.rows, c[0]), p.n, p.k, *c, p.kind,
+                    True),
+                {"num_warps": bm // 16, "launch_pdl": True}, *checked(p, y), p.sets,
+            )  # fmt: skip
+
+
+def checked(p: "Product", y: torch.Tensor) -> tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]:
+    """What is wanted and what was found; parts are added up, and know no bias."""
+    if y is p.y:
+        return p.wanted, lambda: y
+    return lambda: p.wanted() - p.bias.float(), lambda: y.sum(0)
 
 
 def persistent_variants() -> Iterator[Variant]:
@@ -169,7 +201,7 @@ def norm_variants() -> Iterator[Variant]:
             yield Variant(
                 f"skip_layer_norm {rows}x{width}", f"rows{each} w{warps}", norm_rows, (blocks(rows, each),),
                 lambda i, x=x, s=skip, y=y, r=rows, e=each, n=width, v=(xb, w, b): (
-                    x[i], s[i], v[0], v[1], v[2], y[i], None, r, 1e-12, n, 1024, e, True, True),
+                    x[i], s[i], v[0], v[1], v[2], y[i], None, r, 1e-12, n, 1024, e, 1, True, True, True),
                 {"num_warps": warps, "launch_pdl": True},
                 lambda x=x, s=skip, n=width, v=(xb, w, b): F.layer_norm(
                     x[0].float() + s[0].float() + v[0].float(), (n,), v[1].float(), v[2].float(), 1e-12),
@@ -195,6 +227,7 @@ def finish_variants() -> Iterator[Variant]:
 
 FAMILIES = {
     "tile": tile_variants,
+    "early": early_variants,
     "persistent": persistent_variants,
     "alternating": alternating_variants,
     "norm": norm_variants,
@@ -276,7 +309,7 @@ def main() -> None:
                     show(case, found[case])
                 case, wanted = variant.case, variant.wanted()
                 times = found.setdefault(case, {})
-                if family in ("tile", "persistent", "alternating"):
+                if family in ("tile", "early", "persistent", "alternating"):
                     times |= vendor(Product(*map(int, case.split()[0].split("x"))))
             try:
                 times[variant.name] = measure(variant, wanted)

@@ -118,7 +118,9 @@ class Engine:
         if any(t.numel() == 0 for t in prepared.tensors.values()):
             outputs = self._nothing(prepared.tensors)
         else:
-            outputs = self._executors["encode"].run(prepared.tensors, observe, prepared.check, prepared.ones)
+            outputs = self._executors["encode"].run(
+                prepared.tensors, observe, prepared.check, prepared.ones, prepared.fixed
+            )
         return self._handed_out(outputs, inputs, output_device)
 
     def _packed(self, inputs: Mapping[str, Any], lengths: Sequence[int]) -> dict[str, torch.Tensor]:

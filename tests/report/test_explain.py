@@ -61,9 +61,9 @@ def test_a_loaded_engine_explains_the_same(engine, tmp_path):
 
 def test_refusals_carry_reason_and_count():
     from qontext.graph.ledger import Refusal
-    from qontext.report.explain import refusals
+    from qontext.report.refusals import refusal_rows
 
-    rows = refusals(
+    rows = refusal_rows(
         [
             Refusal("qkv", "a", (1,), "layer.0", "the weights differ", 2),
             Refusal("qkv", "b", (2,), "layer.1", "the weights differ", 1),

@@ -29,7 +29,7 @@ ALLOWED = {
     "calibration": OPS | {"quant", "builder", "runtime", "calibration"},
     "engine": OPS | {"fusion", "packing", "quant", "builder", "runtime", "calibration", "importers", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},
-    "report": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine", "report"},
+    "report": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine", "benchmark", "report"},
     "benchmark": OPS | {"builder", "runtime", "importers", "engine", "tasks", "demo_model", "benchmark"},
 }
 EVERYTHING = {"cli", "__init__"}

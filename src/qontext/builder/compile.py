@@ -10,10 +10,11 @@ import torch
 
 from ..dtypes import by_name
 from ..errors import ArgumentError, DeviceError, all_problems
-from ..fusion.catalogue import RULES, fuse
+from ..fusion.catalogue import FOR_A_GPU, RULES, fuse
 from ..fusion.rule import Rule
 from ..graph.ledger import Ledger, origin_of
 from ..graph.model import Model
+from ..graph.text import note_types
 from ..graph.verify import verify
 from ..ops.declare import Op
 from ..ops.device import current, device_of, parse_device
@@ -145,7 +146,7 @@ def check_rules(rules: Sequence[Rule]) -> None:
     """Raises ArgumentError for rules of the user's that are none, or whose names are taken."""
     if isinstance(rules, Rule) or not isinstance(rules, Sequence):
         raise ArgumentError(f"build: rules is a {type(rules).__name__}, expected a list of rules: rules=[rule]")
-    names = {rule.name for rule in RULES}
+    names = {rule.name for rule in (*RULES, *FOR_A_GPU)}
     problems = []
     for rule in rules:
         if not isinstance(rule, Rule):
@@ -199,8 +200,9 @@ def compile_model(
     known, updates = known_nodes(ops), updates_of(ops)
     verify(graph, known, updates, after="import")
     inference = inferred(graph, ops)
+    note_types(ledger, graph)
     before = graph.num_nodes()
-    fuse(graph, ledger, inference, rules, say)
+    fuse(graph, ledger, inference, rules, say, for_a_gpu=parse_device(settings.device)[0] != "cpu")
     ledger.check(graph)
     verify(graph, known, updates, after="fusion")
     say(f"fused {before} nodes into {graph.num_nodes()}")

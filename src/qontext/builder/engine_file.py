@@ -274,7 +274,7 @@ def _graph(data: bytes, tensors: Mapping[str, torch.Tensor]) -> ir.Graph:
 
 def _ledger(raw: Mapping[str, Any]) -> Ledger:
     return Ledger(
-        {int(i): Source(**s) for i, s in raw["sources"].items()},
+        {int(i): Source(**{**s, "reads": tuple(s.get("reads", ()))}) for i, s in raw["sources"].items()},
         {int(i): r for i, r in raw["folded"].items()},
         {int(i): r for i, r in raw["removed"].items()},
         [Fusion(**{**f, "ids": tuple(f["ids"]), "before": tuple(f["before"])}) for f in raw["fusions"]],

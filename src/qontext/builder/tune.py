@@ -72,7 +72,8 @@ def _code_of(folder: Path) -> str:
 
 def code_key(kernels: Sequence[Kernel]) -> str:
     """Changes when the code of a kernel does: it covers the folders that the kernels are written in."""
-    codes = [getattr(k.bind, "__code__", None) for k in kernels]
+    every = [*kernels, *(part for k in kernels for part in k.made_of)]
+    codes = [getattr(k.bind, "__code__", None) for k in every]
     folders = {Path(c.co_filename).parent for c in codes if c is not None}
     return "+".join(sorted(map(_code_of, folders)))
 

@@ -1,4 +1,4 @@
-"""build, run, explain, bench, doctor."""
+"""build, run, bench, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from ..errors import ArgumentError
 from .calibrate_command import Samples
 from .console import note, show, working
 from .engines import open_engine
-from .options import DEMO, Device, Json, ModelArgument, Precision, Verbose
+from .options import Device, Json, ModelArgument, Precision, Verbose
 
 
 def build_command(
@@ -103,25 +103,6 @@ def run_command(
     show(data, json, lambda: "\n".join(f"{n}: {a.dtype}{list(a.shape)}\n{a}" for n, a in outputs.items()))
 
 
-def explain_command(
-    model: ModelArgument = DEMO,
-    batch: Annotated[int, typer.Option("--batch", "-b", help="sequences of the timed runs")] = 8,
-    length: Annotated[int, typer.Option("--length", "-s", help="tokens a sequence")] = 128,
-    measure: Annotated[bool, typer.Option(help="time every step")] = True,
-    precision: Precision = "fp32",
-    device: Device = "cpu",
-    json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Says what was fused, what was not and why, and how fast every step is."""
-    from ..report import explain
-
-    engine = open_engine(model, precision, device, verbose)
-    with working("measuring"):
-        report = explain(engine, batch, length, measure)
-    show(report.data, json, lambda: str(report))
-
-
 def bench_command(
     model: Annotated[str, typer.Argument(help="base, large, mini or minilm")] = "base",
     precision: Annotated[
@@ -184,6 +165,5 @@ def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
     app.command("build")(build_command)
     app.command("run")(run_command)
-    app.command("explain")(explain_command)
     app.command("bench")(bench_command)
     app.command("doctor")(doctor_command)

@@ -9,15 +9,15 @@ from .console import note, working
 
 
 def open_engine(
-    model: str, precision: str, device: str, verbose: bool = False, tune: bool = True, task: str | None = None
+    model: Any, precision: str, device: str, verbose: bool = False, tune: bool = True, task: str | None = None
 ) -> Any:
-    """The engine behind a MODEL: a `.qx` file is loaded, everything else imported and built."""
+    """The engine behind a MODEL: a `.qx` file is loaded, everything else (an imported model too) is built."""
     from ..engine import build, load
     from ..importers import import_model
 
-    if model.endswith(".qx"):
+    if str(model).endswith(".qx"):
         return load(model)
-    with working(f"building {model}") as tell:
+    with working(f"building {getattr(model, 'name', model)}") as tell:
 
         def log(text: str) -> None:
             tell(text)

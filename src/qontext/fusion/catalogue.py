@@ -13,6 +13,7 @@ from . import (
     folding,
     gelu,
     leading_axes,
+    linear_norm,
     mask_operand,
     masks,
     norms,
@@ -56,6 +57,9 @@ MERGING: tuple[Rule, ...] = (
 
 RULES: tuple[Rule, ...] = (*NORMAL_FORM, *MERGING)
 
+FOR_A_GPU: tuple[Rule, ...] = (linear_norm.RULE,)
+"""Rules that join further what a GPU launches together; they run last, and for programs of GPUs alone."""
+
 
 def fuse(
     graph: ir.Graph,
@@ -63,6 +67,7 @@ def fuse(
     inference: Inference,
     extra_rules: Sequence[Rule] = (),
     log: Callable[[str], None] | None = None,
+    for_a_gpu: bool = False,
 ) -> list[Applied]:
     """Fuses a graph in place.
 
@@ -72,6 +77,7 @@ def fuse(
         extra_rules: rules of the user's. Those marked `early` run between normal form and merging, the others after
             all of ours.
         log: called with one line for each application.
+        for_a_gpu: join what a GPU launches together.
     Returns:
         What each rule did, in order.
     """
@@ -79,7 +85,8 @@ def fuse(
     early = [rule for rule in extra_rules if rule.early]
     late = [rule for rule in extra_rules if not rule.early]
     before = len(ledger.refusals)
-    done = apply_rules([*NORMAL_FORM, *early, *MERGING, *late], rewriter, log)
+    last = FOR_A_GPU if for_a_gpu else ()
+    done = apply_rules([*NORMAL_FORM, *early, *MERGING, *late, *last], rewriter, log)
     live = {node.name for node in graph}  # what a later rule took was no miss
     ledger.refusals[before:] = [r for r in ledger.refusals[before:] if r.node in live]
     return done

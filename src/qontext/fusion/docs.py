@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .catalogue import MERGING, NORMAL_FORM
+from .catalogue import FOR_A_GPU, MERGING, NORMAL_FORM
 from .rule import Rule
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "fusions.md"
@@ -14,7 +14,8 @@ This page is written from the rules in `src/qontext/fusion` by `python -m qontex
 
 A graph is fused in two stages. The first brings it to **normal form**: whatever an exporter made of a linear layer, a
 norm, a GELU or an attention becomes one operator of ours. The second **merges** operators in normal form. A graph from
-the Hugging Face door is in normal form from the beginning, so only the second stage changes it.
+the Hugging Face door is in normal form from the beginning, so only the second stage changes it. Programs built for a
+GPU are joined further.
 
 A rule looks at each node of certain operators (its anchors) and walks from there. The first condition that does not
 hold ends the walk: where at least one held before, the refusal is recorded with its reason, the node that failed and
@@ -63,7 +64,8 @@ see constants, symbolic shapes, producers and readers through the `Rewriter`.
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, _stage("Normal form", NORMAL_FORM), _stage("Merging", MERGING), _ROWS, _OWN])
+    stages = [("Normal form", NORMAL_FORM), ("Merging", MERGING), ("Programs of a GPU", FOR_A_GPU)]
+    return "\n".join([_HEAD, *(_stage(title, rules) for title, rules in stages), _ROWS, _OWN])
 
 
 def _stage(title: str, rules: Sequence[Rule]) -> str:

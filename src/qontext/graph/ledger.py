@@ -18,12 +18,20 @@ _ORIGIN = "qontext.origin"
 
 @dataclass(frozen=True)
 class Source:
-    """An imported node: its id, operator, name, and origin (module path, or the ONNX node name)."""
+    """An imported node.
+
+    id:      its number
+    origin:  module path, or the ONNX node name
+    reads:   what it reads: ids of nodes, and names of inputs of the graph; weights are left out
+    type:    dtypes and shapes of its results, "float32[B, S, 768]"; empty before inference has run
+    """
 
     id: int
     op_type: str
     name: str
     origin: str
+    reads: tuple[int | str, ...] = ()
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,14 @@ def common_origin(nodes: Sequence[ir.Node]) -> str:
     return ".".join(shared) or ".".join(paths[0])
 
 
+def _read_from(value: ir.Value | None) -> tuple[int | str, ...]:
+    """Where a value comes from: the ids of its node, or the name of an input; nothing for a weight."""
+    if value is None or value.is_initializer():
+        return ()
+    producer = value.producer()
+    return ids_of(producer) if producer is not None else (value.name or "",)
+
+
 @dataclass
 class Ledger:
     """Sources by id, their fates, and the records of what rules did and did not do."""
@@ -98,7 +114,8 @@ class Ledger:
         """Numbers all nodes of a freshly imported graph."""
         for node in graph:
             number = len(self.sources)
-            self.sources[number] = Source(number, node.op_type, node.name or "", origin_of(node))
+            reads = tuple(dict.fromkeys(r for value in node.inputs for r in _read_from(value)))
+            self.sources[number] = Source(number, node.op_type, node.name or "", origin_of(node), reads)
             set_ids(node, (number,))
 
     def fuse(self, rule: str, old: Sequence[ir.Node], new: ir.Node, note: str = "") -> None:

@@ -1,5 +1,7 @@
 """A graph as people read it: one line a node."""
 
+from dataclasses import replace
+
 import onnx_ir as ir
 import torch
 
@@ -7,7 +9,7 @@ from ..dtypes import from_onnx
 from .attributes import values_of
 from .dims import from_onnx as dims_from_onnx
 from .dims import text
-from .ledger import origin_of
+from .ledger import Ledger, ids_of, origin_of
 
 
 def type_text(value: ir.Value) -> str:
@@ -46,3 +48,11 @@ def graph_text(graph: ir.Graph, origins: bool = False) -> str:
         lines.append("  " + node_text(node) + (f"  <- {origin_of(node)}" if origins else ""))
     lines.append("return " + ", ".join(f"%{v.name}" for v in graph.outputs))
     return "\n".join(lines)
+
+
+def note_types(ledger: Ledger, graph: ir.Graph) -> None:
+    """Writes the types of the results of imported nodes into the ledger, once inference has found them."""
+    for node in graph:
+        for number in ids_of(node)[:1]:
+            shown = ", ".join(type_text(v) for v in node.outputs if v.name)
+            ledger.sources[number] = replace(ledger.sources[number], type=shown)

@@ -105,6 +105,7 @@ class Kernel:
     bind: Callable[[Call], Bound]
     writes_out: bool = False
     inplace: tuple[tuple[int, int], ...] = ()
+    made_of: tuple["Kernel", ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from .gelu.op import OP as GELU
 from .group_norm.op import OP as GROUP_NORM
 from .layer_norm.op import OP as LAYER_NORM
 from .linear.op import OP as LINEAR
+from .linear_skip_layer_norm.op import OP as LINEAR_SKIP_LAYER_NORM
 from .pack_index.op import OP as PACK_INDEX
 from .pack_tokens.op import OP as PACK_TOKENS
 from .qkv_to_context.op import OP as QKV_TO_CONTEXT
@@ -24,6 +25,7 @@ OPS: tuple[Op, ...] = (
     RMS_NORM,
     GROUP_NORM,
     SKIP_LAYER_NORM,
+    LINEAR_SKIP_LAYER_NORM,
     EMBED_LAYER_NORM,
     GELU,
     QKV_TO_CONTEXT,

@@ -3,11 +3,11 @@
 Limits: none on rows or width; rows wider than `WIDEST_TILE` are read twice.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
-from .call import Call
+from .call import Call, Operand
 from .gpu_launch import blocks, may_overlap, power_of_2, takes_floats
 from .kernel_checks import last_axis, last_axis_known
 
@@ -16,19 +16,21 @@ _WIDE_STEP = 4096
 # Rows from which one program takes several: fewer leave multiprocessors idle.
 _MANY_ROWS = 2048
 
-# (x, skip, x_bias, weight, bias, y, total): fills y, and total where it is given.
-Norm = Callable[
-    [
-        torch.Tensor,
-        torch.Tensor | None,
-        torch.Tensor | None,
-        torch.Tensor | None,
-        torch.Tensor | None,
-        torch.Tensor,
-        torch.Tensor | None,
-    ],
-    None,
-]
+
+class Norm(Protocol):
+    """Fills y, and total where it is given; x is `[..., width]`, or parts that are added up `[parts, rows, width]`."""
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        skip: torch.Tensor | None,
+        x_bias: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        y: torch.Tensor,
+        total: torch.Tensor | None,
+        parts: int = 1,
+    ) -> None: ...
 
 
 def norm_supports(call: Call) -> str | None:
@@ -49,12 +51,19 @@ def warps_for(elements: int) -> int:
     return min(max(elements // 512, 4), 16)
 
 
+def _ready(operand: Operand) -> bool:
+    """The operand is a constant that no kernel in front has to copy."""
+    return operand.constant is not None and operand.constant.is_contiguous()
+
+
 def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> Norm:
     """A function that normalises rows of `width` contiguous numbers; `centred` is False for RMSNorm."""
     from .gpu_norm_kernel import norm_rows, norm_wide_rows
 
     overlap = may_overlap(call)
     columns = power_of_2(width)
+    # The vectors, which have one axis where everything else has the rows' too.
+    early = all(o is None or o.rank != 1 or _ready(o) for o in call.inputs)
 
     def run(
         x: torch.Tensor,
@@ -64,17 +73,19 @@ def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> N
         bias: torch.Tensor | None,
         y: torch.Tensor,
         total: torch.Tensor | None,
+        parts: int = 1,
     ) -> None:
-        rows = x.numel() // width
+        rows = y.numel() // width
         if rows == 0:
             return
         operands = (x, skip, x_bias, weight, bias, y, total, rows, epsilon, width)
         if columns > WIDEST_TILE:
-            norm_wide_rows[(rows,)](*operands, _WIDE_STEP, centred, overlap, num_warps=8, launch_pdl=overlap)
+            norm_wide_rows[(rows,)](*operands, _WIDE_STEP, parts, centred, overlap, num_warps=8, launch_pdl=overlap)
             return
         each = rows_per_program(columns, rows)
         norm_rows[(blocks(rows, each),)](
-            *operands, columns, each, centred, overlap, num_warps=warps_for(columns * each), launch_pdl=overlap
-        )
+            *operands, columns, each, parts, centred, early, overlap,
+            num_warps=warps_for(columns * each), launch_pdl=overlap,
+        )  # fmt: skip
 
     return run

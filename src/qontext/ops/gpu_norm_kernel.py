@@ -4,7 +4,8 @@
     y = (v - mean) / sqrt(variance + epsilon) * weight + bias     (CENTRED: LayerNorm)
     y = v / sqrt(mean(v^2) + epsilon) * weight + bias             (RMSNorm)
 
-Layout: x, skip, y, total `[rows, WIDTH]` contiguous; weight, bias, x_bias `[WIDTH]`. Statistics in float32 from
+Layout: x, skip, y, total `[rows, WIDTH]` contiguous; weight, bias, x_bias `[WIDTH]`. x may come in PARTS that are to
+be added up, `[PARTS, rows, WIDTH]`. Statistics in float32 from
 deviations (never from sums of squares), 64-bit addresses, each number read once and written once where a row fits a
 tile; wider rows are read twice. y may lie where x or skip lie.
 """
@@ -37,9 +38,11 @@ def affine(v, weight, bias, column, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def summed(x, skip, x_bias, at, column, inside, WIDTH: tl.constexpr):
+def summed(x, skip, x_bias, at, column, inside, rows, WIDTH: tl.constexpr, PARTS: tl.constexpr):
     """x + skip + x_bias at the places `at`, in float32, zeros outside."""
     v = tl.load(x + at, inside, 0.0).to(tl.float32)
+    for part in tl.static_range(1, PARTS):
+        v += tl.load(x + part * tl.cast(rows, tl.int64) * WIDTH + at, inside, 0.0).to(tl.float32)
     if skip is not None:
         v += tl.load(skip + at, inside, 0.0).to(tl.float32)
     if x_bias is not None:
@@ -50,27 +53,47 @@ def summed(x, skip, x_bias, at, column, inside, WIDTH: tl.constexpr):
 @triton.jit
 def norm_rows(
     x, skip, x_bias, weight, bias, y, total, rows, epsilon,
-    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, CENTRED: tl.constexpr, OVERLAP: tl.constexpr,
+    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, CENTRED: tl.constexpr,
+    EARLY: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program normalises ROWS rows that fit a tile of COLUMNS >= WIDTH."""
+    """One program normalises ROWS rows that fit a tile of COLUMNS >= WIDTH.
+
+    EARLY: weight, bias and x_bias are constants, so they are read before the kernel waits for its predecessor.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
-    inside = (row < rows)[:, None] & (column < WIDTH)[None, :]
+    within = column < WIDTH
+    inside = (row < rows)[:, None] & within[None, :]
     at = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
     if OVERLAP:
-        gdc_wait()
+        if not EARLY:
+            gdc_wait()
         gdc_launch_dependents()
-    v = summed(x, skip, x_bias, at, column, inside, WIDTH)
+    if x_bias is not None:
+        before = tl.load(x_bias + column, within, 0.0).to(tl.float32)
+    if weight is not None:
+        factor = tl.load(weight + column, within, 0.0).to(tl.float32)
+    if bias is not None:
+        shift = tl.load(bias + column, within, 0.0).to(tl.float32)
+    if OVERLAP and EARLY:
+        gdc_wait()
+    v = summed(x, skip, None, at, column, inside, rows, WIDTH, PARTS)
+    if x_bias is not None:
+        v += before[None, :]
     if total is not None:
         tl.store(total + at, v.to(total.dtype.element_ty), inside)
-    z = normalise(v, inside, weight, bias, column, epsilon, WIDTH, CENTRED)
+    z = normalise(v, inside, None, None, column, epsilon, WIDTH, CENTRED)
+    if weight is not None:
+        z *= factor[None, :]
+    if bias is not None:
+        z += shift[None, :]
     tl.store(y + at, z.to(y.dtype.element_ty), inside)
 
 
 @triton.jit
 def norm_wide_rows(
     x, skip, x_bias, weight, bias, y, total, rows, epsilon,
-    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, CENTRED: tl.constexpr, OVERLAP: tl.constexpr,
+    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, PARTS: tl.constexpr, CENTRED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program normalises one row in two sweeps; the moments of its pieces are merged as Chan et al. do."""
     start = tl.program_id(0).to(tl.int64) * WIDTH
@@ -83,7 +106,7 @@ def norm_wide_rows(
         column = first + tl.arange(0, COLUMNS)
         inside = (column < WIDTH)[None, :]
         at = start + column[None, :]
-        v = summed(x, skip, x_bias, at, column, inside, WIDTH)
+        v = summed(x, skip, x_bias, at, column, inside, rows, WIDTH, PARTS)
         if total is not None:
             tl.store(total + at, v.to(total.dtype.element_ty), inside)
         if CENTRED:
@@ -99,6 +122,6 @@ def norm_wide_rows(
         column = first + tl.arange(0, COLUMNS)
         inside = (column < WIDTH)[None, :]
         at = start + column[None, :]
-        v = summed(x, skip, x_bias, at, column, inside, WIDTH)
+        v = summed(x, skip, x_bias, at, column, inside, rows, WIDTH, PARTS)
         z = affine((v - mean[:, None]) * scale[:, None], weight, bias, column, WIDTH)
         tl.store(y + at, z.to(y.dtype.element_ty), inside)

@@ -1,20 +1,36 @@
 """Explain: what was fused, what was not and why, which kernel runs each step, and how far it is from the ceiling.
 
-Everything is data first (`Explanation.data` is JSON-able); text is made from the data alone.
+Everything is data first (`Explanation.data` is JSON-able); text and pages are made from the data alone.
 """
 
-from collections import Counter
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ..builder.plan import Program
+from ..builder.samples import Size
 from ..engine import Engine
-from ..graph.ledger import Refusal
+from ..errors import ArgumentError
+from ..graph.model import Model
 from ..ops.operators import operators
 from ..quant.recipe import int8_share
-from ..runtime.ceilings import Ceilings, ceilings_of
+from ..runtime.ceilings import ceilings_of
 from ..runtime.gpu_executor import executor_for
-from ..runtime.profile import Profile, profile, sample_run_inputs
+from ..runtime.profile import profile, sample_run_inputs
+from .environment import environment, scrubbed
+from .failure import write_page
+from .graphs import accounting, node_rows, operator_counts, step_links
+from .layers import assign_layers
+from .memory import memory_of
+from .refusals import refusal_rows
+from .steps import measured_rows, plain_rows
+
+if TYPE_CHECKING:
+    from .against import Against
+
+_MEASURE_SECONDS = 2.5
 
 
 @dataclass(frozen=True)
@@ -28,28 +44,57 @@ class Explanation:
 
         return render(self.data)
 
+    def beside(self, other: "Against") -> "Explanation":
+        """The same report with a section about another side (see `against`)."""
+        return Explanation({**self.data, "against": other.data})
 
-def explain(engine: Engine, batch: int = 8, length: int = 128, measure: bool = True) -> Explanation:
+    def html(self) -> str:
+        """The report as one page that opens offline. Raises ArgumentError when the extra `explain` is missing."""
+        from .html import page
+
+        return page(self.data)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the page. Raises ArgumentError when the file cannot be written."""
+        write_page(path, self.html())
+
+
+def explain(
+    engine: Engine,
+    batch: int = 8,
+    length: int = 128,
+    measure: bool = True,
+    program: str | None = None,
+    reference: Model | None = None,
+) -> Explanation:
     """Explains an engine.
 
     Args:
         engine: a built or loaded engine.
         batch, length: size of the runs that are timed (shortened to what the engine takes).
         measure: False leaves out times and shares.
+        program: which program of the engine ("encode"); its first when left out.
+        reference: the model it was built from: each step then says how far it is from what the model means.
+    Raises:
+        ArgumentError: no such program.
     """
-    compiled = engine.compiled
-    program = compiled.programs["encode"]
-    ledger = compiled.ledger
+    compiled, ledger = engine.compiled, engine.compiled.ledger
+    name, chosen = _chosen(engine, program)
+    if engine.max_length:
+        length = min(length, engine.max_length)
+    size = Size(batch, length)
+    ops = operators(compiled.plugins)
     data: dict[str, Any] = {
-        "engine": engine.name,
+        "engine": Path(engine.name).name or engine.name,
+        "program": name,
+        "programs": list(compiled.programs),
+        "task": engine.task or "",
         "precision": engine.precision,
-        "device": program.device.name,
-        "source_operators": dict(Counter(s.op_type for s in ledger.sources.values()).most_common()),
+        "device": chosen.device.name,
+        "source_operators": {},
         "source_nodes": len(ledger.sources),
-        "step_operators": dict(Counter(s.op for s in program.steps).most_common()),
-        "steps": [],
         "fusions": [_fusion(f, ledger.sources) for f in ledger.fusions],
-        "refusals": refusals(ledger.refusals),
+        "refusals": refusal_rows(ledger.refusals),
         "folded": len(ledger.folded),
         "removed": len(ledger.removed),
         "packing": {
@@ -68,28 +113,49 @@ def explain(engine: Engine, batch: int = 8, length: int = 128, measure: bool = T
         "graphs": engine.graphs,
         "log": compiled.log,
         "build_seconds": compiled.seconds,
+        "environment": environment(),
     }
-    profiled = None
+    sizes: dict[str, int] = {}
     if measure:
-        if engine.max_length:
-            length = min(length, engine.max_length)
-        executor = executor_for(program, compiled.settings.graphs)
-        inputs = sample_run_inputs(program, engine.input_rules, batch, length)
-        profiled = profile(executor, operators(compiled.plugins), inputs)
-        ceilings = ceilings_of(program.device)
+        executor = executor_for(chosen, compiled.settings.graphs)
+        profiled = profile(
+            executor, ops, sample_run_inputs(chosen, engine.input_rules, batch, length), _MEASURE_SECONDS
+        )
+        ceilings = ceilings_of(chosen.device)
+        sizes = profiled.sizes
+        steps = measured_rows(profiled, ceilings, compiled.kept)
         data["measured"] = {
-            "sizes": profiled.sizes,
+            "sizes": sizes,
             "run_us": profiled.run_us,
-            "steps_us": sum(s.us for s in profiled.steps),
+            "steps_us": sum(s["us"] for s in steps),
             "ceilings": {"copy_bytes_per_s": ceilings.copy_bytes_per_s, "flops_per_s": ceilings.flops_per_s},
             "arena_bytes": executor.arena_bytes,
         }
-        data["steps"] = _measured_steps(profiled, ceilings)
     else:
-        data["steps"] = [_step(s) for s in program.steps]
-    for row in data["steps"]:
-        row["kept"] = compiled.kept.get(row["name"], "")
+        steps = plain_rows(chosen, compiled.kept, ops, size)
+    for row, link in zip(steps, step_links(chosen), strict=True):
+        row |= link
+    if reference is not None:
+        from .compare import compare
+
+        for row, compared in zip(steps, compare(reference, engine).data["rows"], strict=True):
+            row["error"] = compared["error"]
+    nodes = node_rows(ledger, chosen.steps)
+    data["nodes"], data["steps"] = nodes, steps
+    data["layers"] = assign_layers(nodes, steps)
+    data["accounting"] = accounting(nodes, chosen.steps)
+    data["source_operators"], data["step_operators"] = operator_counts(nodes), operator_counts(steps)
+    data["memory"] = memory_of(chosen, size, sizes)
+    data |= {key: scrubbed(data[key]) for key in ("engine", "log", "graphs", "environment")}
     return Explanation(data)
+
+
+def _chosen(engine: Engine, program: str | None) -> tuple[str, Program]:
+    programs = engine.compiled.programs
+    name = program or next(iter(programs))
+    if name not in programs:
+        raise ArgumentError(f"explain: the engine has no program {name!r}; it has {', '.join(programs)}")
+    return name, programs[name]
 
 
 def _fusion(fusion: Any, sources: Mapping[int, Any]) -> dict[str, Any]:
@@ -104,61 +170,3 @@ def _fusion(fusion: Any, sources: Mapping[int, Any]) -> dict[str, Any]:
             {"id": i, "op": sources[i].op_type, "origin": sources[i].origin} for i in fusion.ids if i in sources
         ],
     }
-
-
-def refusals(records: list[Refusal]) -> list[dict[str, Any]]:
-    """One row a rule and reason, with the places it was met; the nearest miss (most conditions held) first."""
-    groups: dict[tuple[str, str], list[Refusal]] = {}
-    for record in records:
-        groups.setdefault((record.rule, record.reason), []).append(record)
-    rows = [
-        {
-            "rule": rule,
-            "reason": reason,
-            "conditions_held": max(r.depth for r in group),
-            "count": len(group),
-            "places": [r.origin or r.node for r in group[:5]],
-            "source_ids": sorted({i for r in group for i in r.ids}),
-        }
-        for (rule, reason), group in groups.items()
-    ]
-    return sorted(rows, key=lambda row: (row["rule"], -row["conditions_held"]))
-
-
-def _step(step: Any) -> dict[str, Any]:
-    return {
-        "name": step.name,
-        "op": step.op,
-        "kernel": step.kernels,
-        "origin": step.origin,
-        "sources": list(step.ids),
-        "dtype": next((o.dtype for o in step.call.outputs if o is not None), ""),
-        "timings_us": [list(t) for t in step.timings],
-        "ranges": [
-            {
-                "most_rows": r.most,
-                "kernel": r.kernel,
-                "timed_at": str(r.size),
-                "timings_us": [list(t) for t in r.timings],
-            }
-            for r in step.ranges
-        ],
-        "refused": [list(r) for r in step.refused],
-    }
-
-
-def _measured_steps(profiled: Profile, ceilings: Ceilings) -> list[dict[str, Any]]:
-    rows = []
-    for row in profiled.steps:
-        entry = _step(row.step)
-        best = ceilings.best_us(row.cost.bytes, row.cost.flops, entry["dtype"])
-        entry |= {
-            "shapes": list(row.shapes),
-            "us": row.us,
-            "bytes": row.cost.bytes,
-            "flops": row.cost.flops,
-            "best_us": best,
-            "share_of_ceiling": best / row.us if row.us else 0.0,
-        }
-        rows.append(entry)
-    return rows

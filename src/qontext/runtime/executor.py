@@ -48,6 +48,7 @@ class Executor:
         observe: Observe | None = None,
         check: Callable[[], None] = lambda: None,
         ones: Set[str] = frozenset(),
+        fixed: Set[str] = frozenset(),
     ) -> dict[str, torch.Tensor]:
         """Runs the program once.
 
@@ -57,6 +58,7 @@ class Executor:
                 The tensors are only valid during the call.
             check: what is still to be checked of the inputs; called as soon as that needs no waiting.
             ones: inputs that are known to hold nothing but ones.
+            fixed: inputs that hold the same numbers whenever they have the same shape.
         Returns:
             The outputs by name, in declared order; they share no memory with the arena.
         """

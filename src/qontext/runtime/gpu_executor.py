@@ -14,9 +14,10 @@ from ..ops.device import current
 from .buckets import Bucket, bucket_of
 from .executor import Executor, Observe, _Ready
 from .full import FullIndex, without_padding
-from .graphs import Capture, Captured, CudaCapture, Graphs
+from .graphs import MOST_GRAPHS, Capture, Captured, CudaCapture, Graphs
 from .landing import Landing, LandingPad
 from .packed import GivenIndex, Lengths
+from .recall import Recalled, Signature, signature_of, split_landing
 
 Outputs = dict[str, torch.Tensor]
 Exact = tuple[tuple[str, int], ...]
@@ -46,14 +47,19 @@ class GpuExecutor(Executor):
         self._full_heads = self._heads(FullIndex(self._place), FullIndex(_CPU))
         self._given = GivenIndex(self._place), GivenIndex(_CPU)
         self._packed_heads = self._heads(*self._given)
-        self._mask = next((s.inputs[0] for s in program.steps[:head] if s.op == "PackIndex"), -1)
+        masks = {s.inputs[0] for s in program.steps[:head] if s.op == "PackIndex"}
+        self._mask = next((name for name, slot in program.inputs.items() if slot in masks), None)
         self._guarded = _guards_ids(program)
         self.graphs = Graphs(capturer or CudaCapture)
         self.graphs.reason = "graphs were switched off" if not graphs else self._hindrance()
         self.last: Captured | None = None  # the graph of the last run
         self._seen: set[Exact] = set()
+        self._recalled: dict[Signature, Recalled] = {}
+        # The stream of the last run, and its handle, which is cheaper to compare.
         self._stream: Any = None
-        self._finished = torch.cuda.Event() if self._place.type == "cuda" else None
+        self._handle = 0
+        self._on_gpu = self._place.type == "cuda"
+        self._current = current(program.device)
 
     def _ready(self, steps: Sequence[Step], place: torch.device) -> list[_Ready]:
         return [_Ready(step, self.program, place) for step in steps]
@@ -69,6 +75,7 @@ class GpuExecutor(Executor):
         observe: Observe | None = None,
         check: Callable[[], None] = lambda: None,
         ones: Set[str] = frozenset(),
+        fixed: Set[str] = frozenset(),
     ) -> dict[str, torch.Tensor]:
         """Runs the program once on the current stream.
 
@@ -77,29 +84,27 @@ class GpuExecutor(Executor):
             observe: as for every executor; such a run launches step by step.
             check: what has to wait for the device (ranges of ids). It is called before the results are handed out, and
                 before ids are used unless the kernels that use them guard their tables.
-            ones: as for every executor.
+            ones, fixed: as for every executor.
         Returns:
             The outputs on the device; they belong to the caller.
         Raises:
             DeviceError: out of memory (everything the executor holds is freed, so a smaller batch can follow), or a
                 fault of the device.
         """
-        return self._guard(inputs, lambda: self._run(inputs, observe, check, ones, None))
+        return self._guard(inputs, lambda: self._run(inputs, observe, check, ones, fixed))
 
     def run_packed(
         self, inputs: Mapping[str, torch.Tensor], lengths: Lengths, check: Callable[[], None] = lambda: None
     ) -> dict[str, torch.Tensor]:
         """Runs the program once on sequences that are packed already, as every executor does."""
-        return self._guard(inputs, lambda: self._run(inputs, None, check, frozenset(), lengths))
+        return self._guard(inputs, lambda: self._launch(inputs, None, check, None, lengths)[0])
 
     def _guard(self, inputs: Mapping[str, torch.Tensor], run: Callable[[], Outputs]) -> Outputs:
         """Runs alone, after the run before, and turns what the device reports into errors."""
-        with self._lock, torch.no_grad(), current(self.program.device):
+        with self._lock, torch.no_grad(), self._current:
             self._follow()
             try:
-                results = run()
-                self._leave()
-                return results
+                return run()
             except torch.OutOfMemoryError as error:
                 self.release()
                 raise DeviceError(self._too_much(inputs)) from error
@@ -112,24 +117,25 @@ class GpuExecutor(Executor):
     def release(self) -> None:
         """Frees graphs and arenas; the next run makes them anew."""
         self.last = None
+        self._recalled.clear()
         self.graphs.clear()
         self._arenas.clear()
         self._generation += 1
         for ready in self._steps:
             ready.views.clear()
-        if self._finished is not None:
+        if self._on_gpu:
             torch.cuda.empty_cache()
 
     def _follow(self) -> None:
         """Lets a run on another stream wait for the one before it: they share arenas and graphs."""
-        if self._stream is not None and self._stream != torch.cuda.current_stream():
-            torch.cuda.current_stream().wait_event(self._finished)
-
-    def _leave(self) -> None:
-        """Marks where this run ends on its stream."""
-        if self._finished is not None:
-            self._stream = torch.cuda.current_stream()
-            self._finished.record(self._stream)
+        if not self._on_gpu:
+            return
+        handle = torch._C._cuda_getCurrentRawStream(self._place.index or 0)
+        if self._stream is None or handle != self._handle:
+            mine = torch.cuda.current_stream()
+            if self._stream is not None:
+                mine.wait_stream(self._stream)
+            self._stream, self._handle = mine, handle
 
     def _run(
         self,
@@ -137,12 +143,57 @@ class GpuExecutor(Executor):
         observe: Observe | None,
         check: Callable[[], None],
         ones: Set[str],
-        packed: Lengths | None,
+        fixed: Set[str],
     ) -> Outputs:
+        """A run on a padded batch: one that is recalled, or one that is written down where it can be."""
+        if observe is not None or not self._is_full(inputs, ones):
+            return self._launch(inputs, observe, check, None, None)[0]
+        on_host = all(t.device.type == "cpu" for t in inputs.values())
+        signature = signature_of(inputs, on_host, fixed)
+        known = self._recalled.get(signature)
+        if known is not None and self.graphs.get(known.key) is known.captured:
+            return self._again(known, inputs, check)
+        results, written = self._launch(inputs, None, check, fixed, None)
+        if written is not None:
+            if len(self._recalled) >= MOST_GRAPHS:
+                self._recalled.clear()
+            self._recalled[signature] = written
+        return results
+
+    def _again(self, known: Recalled, inputs: Mapping[str, torch.Tensor], check: Callable[[], None]) -> Outputs:
+        """A run that differs from the one written down in the numbers of its inputs alone."""
+        if not self._guarded:
+            check()
+        captured = known.captured
+        captured.pad.fill(known.landing(inputs), known.fixed, known)
+        captured.replay()
+        self.last = captured
+        table = known.table[:]
+        self._advance(self._full_tail, table, dict(known.sizes))
+        if self._guarded:
+            check()
+        return {name: table[slot].clone() if shared else table[slot] for name, slot, shared in known.results}
+
+    def _launch(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        observe: Observe | None,
+        check: Callable[[], None],
+        fixed: Set[str] | None,
+        packed: Lengths | None,
+    ) -> tuple[Outputs, Recalled | None]:
+        """A run with everything that it takes.
+
+        Args:
+            fixed: given for a batch without padding: inputs that hold the same numbers whenever the shape is the same.
+            packed: given for sequences that are packed already.
+        Returns:
+            The outputs, and what a like run needs, where there can be one.
+        """
         parts = self.parts
         table, sizes = self._start(inputs)
         on_host = all(t.device.type == "cpu" for t in inputs.values())
-        full = packed is not None or (observe is None and self._is_full(table, ones))
+        full = packed is not None or fixed is not None
         heads = (self._head, self._host_head)
         if packed is not None:
             heads = self._packed_heads
@@ -157,27 +208,45 @@ class GpuExecutor(Executor):
         key = None if observe is not None else self._key(table, sizes)
         captured = None if key is None else self.graphs.get(key) or self._capture(key, table, sizes)
         self.last = captured
+        split = None
         if captured is None:
             self._bring((*parts.core_inputs, *parts.tail_inputs), table)
             self._advance(self._core, table, sizes, observe)
         else:
+            if fixed is not None:
+                head = [ready.step for ready in heads[on_host]]
+                split = split_landing(head, self.program.inputs, inputs, fixed, table, tuple(captured.pad.views))
             self._replay(captured, table, sizes if isinstance(key, Bucket) else None)
+        before, known_sizes = table[:], dict(sizes)
         self._advance(self._full_tail if full else self._tail, table, sizes, observe)
-        results = {name: table[slot] for name, slot in self.program.outputs.items()}
         if self._guarded:
             check()
-        fixed = self._own_memory() if captured is None else captured.memory
-        return {n: t.clone() if t.untyped_storage().data_ptr() in fixed else t for n, t in results.items()}
+        held = self._own_memory() if captured is None else captured.memory
+        held = held | {t.untyped_storage().data_ptr() for t in inputs.values()}
+        places = [(n, s, table[s].untyped_storage().data_ptr() in held) for n, s in self.program.outputs.items()]
+        results = {name: table[slot].clone() if shared else table[slot] for name, slot, shared in places}
+        if captured is None or split is None or not self._tail_is_fixed(split[2], captured):
+            return results, None
+        return results, Recalled(key, captured, split[0], split[1], before, known_sizes, tuple(places))
 
-    def _is_full(self, table: Sequence[Any], ones: Set[str]) -> bool:
+    def _tail_is_fixed(self, differing: Set[int], captured: Captured) -> bool:
+        """Whether all that the tail reads is static, comes out of the graph, or is the same each time.
+
+        Of the mask that UnpackTokens is given only the shape matters, and sizes are those of the run written down.
+        """
+        reads = {
+            s for r in self._full_tail for s in (r.step.inputs[:1] if r.step.op == "UnpackTokens" else r.step.inputs)
+        }
+        made = {s for r in self._full_tail for s in r.step.outputs} | set(captured.pad.views)
+        outputs = set(self.program.outputs.values()) - made
+        return not (reads - made | outputs) & set(differing)
+
+    def _is_full(self, inputs: Mapping[str, torch.Tensor], ones: Set[str]) -> bool:
         """The mask is known to be all ones: it was filled in, or lies on the host and says so."""
-        if self._mask < 0:
+        if self._mask is None:
             return False
-        mask = table[self._mask]
-        if mask is None:
-            return False
-        filled = any(self.program.inputs[name] == self._mask for name in ones)
-        return filled or (mask.device.type == "cpu" and bool(mask.all()))
+        mask = inputs[self._mask]
+        return self._mask in ones or (mask.device.type == "cpu" and bool(mask.all()))
 
     def _own_memory(self) -> set[int]:
         """Addresses of the arenas, which the next run overwrites."""
@@ -192,7 +261,6 @@ class GpuExecutor(Executor):
         views = captured.pad.views
         captured.pad.fill({slot: table[slot] for slot in views})
         captured.replay()
-        captured.replays += 1
         for slot, tensor in captured.outputs.items():
             table[slot] = tensor if sizes is None else self._cut(slot, tensor, sizes)
         for slot in self.parts.tail_inputs:
@@ -247,6 +315,7 @@ class GpuExecutor(Executor):
 
         def body() -> list[Any]:
             own = given[:]
+            pad.land()
             self._advance(self._core, own, dict(rounded))
             return own
 
@@ -292,7 +361,7 @@ class GpuExecutor(Executor):
 
     def _too_much(self, inputs: Mapping[str, torch.Tensor]) -> str:
         shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in inputs.items())
-        free = "" if self._finished is None else f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB are free now; "
+        free = "" if not self._on_gpu else f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB are free now; "
         return (
             f"{self.program.device.name} has too little memory for a run on {shapes}; {free}split the batch, or build "
             "with a smaller max_tokens. The engine has let go of its buffers and can be used on"

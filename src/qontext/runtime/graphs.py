@@ -35,7 +35,7 @@ class CudaCapture:
             torch.cuda.set_stream(stream)  # a capture that failed leaves its own stream behind
         if self._pool is None:
             self._pool = graph.pool()
-        return graph.replay, table
+        return super(torch.cuda.CUDAGraph, graph).replay, table  # without what torch's Python around it costs
 
 
 @dataclass
@@ -43,6 +43,7 @@ class Captured:
     """One graph.
 
     pad:      static tensors it reads
+    launch:   starts it; to be called by `replay` alone
     outputs:  tensors it fills, by slot
     keeps:    memory it refers to
     memory:   addresses of the memory that the next replay overwrites
@@ -50,12 +51,18 @@ class Captured:
     """
 
     pad: LandingPad
-    replay: Callable[[], None]
+    launch: Callable[[], None]
     outputs: Mapping[int, torch.Tensor]
     keeps: list[torch.Tensor]
     memory: set[int]
     seconds: float
     replays: int = 0
+
+    def replay(self) -> None:
+        """Launches it on what was last filled into its static tensors."""
+        self.launch()
+        self.pad.turn()
+        self.replays += 1
 
 
 class Graphs:
@@ -90,10 +97,11 @@ class Graphs:
         """
         start = time.perf_counter()
         body()
-        replay, table = self._capture(body)
+        launch, table = self._capture(body)
+        pad.begin()
         held = {slot: table[slot] for slot in outputs}
         memory = {t.untyped_storage().data_ptr() for t in (*held.values(), *pad.views.values())}
-        captured = Captured(pad, replay, held, arenas(), memory, time.perf_counter() - start)
+        captured = Captured(pad, launch, held, arenas(), memory, time.perf_counter() - start)
         if len(self._held) >= self._most:
             _settle()
             self._held.popitem(last=False)

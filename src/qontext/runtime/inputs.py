@@ -1,5 +1,6 @@
 """From what a caller passes to `run` to the tensors a program reads: checks, conversions, defaults."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from ..builder.plan import Program
 from ..errors import DTypeError, InputError, ShapeError, all_problems
 from ..graph.dims import Dim, text
 from ..graph.model import InputRule
+
+# Defaults that follow from the shape of the input they stand beside.
+_BY_SHAPE = ("ones", "zeros", "arange")
 
 Array = Any  # numpy.ndarray, torch.Tensor, or nested lists of numbers
 
@@ -50,12 +54,13 @@ def prepare_inputs(
     for name in program.inputs:
         if name not in tensors:
             rule = rules[name]
-            tensors[name] = _default(rule, tensors[rule.like], _dtype(program, name))
+            tensors[name] = _default(rule, tensors[rule.like], _dtype(program, name), program.device.type != "cpu")
     _check_sizes(program, tensors, max_tokens, max_length)
     limits = {n: r.limit for n, r in rules.items() if r.limit is not None and n in given and tensors[n].numel()}
     check = _range_check({n: tensors[n] for n in limits}, limits)
-    ones = frozenset(n for n in program.inputs if n not in given and rules[n].default == "ones")
-    return Prepared({name: tensors[name] for name in program.inputs}, check, ones)
+    filled = frozenset([n for n in program.inputs if n not in given and rules[n].default in _BY_SHAPE])
+    ones = frozenset([n for n in filled if rules[n].default == "ones"])
+    return Prepared({name: tensors[name] for name in program.inputs}, check, ones, filled)
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,13 @@ class Prepared:
     check: raises InputError for values out of range. It has been called already for inputs on the host; for those on
         a device it waits for numbers from there, so the caller calls it when it has to wait anyway.
     ones: inputs that were left out and filled with ones.
+    fixed: inputs that were left out and filled by their shape alone; on a GPU they are the same tensors each time.
     """
 
     tensors: dict[str, torch.Tensor]
     check: Callable[[], None] = lambda: None
     ones: frozenset[str] = frozenset()
+    fixed: frozenset[str] = frozenset()
 
 
 def _dtype(program: Program, name: str) -> torch.dtype:
@@ -104,18 +111,27 @@ def _gathered(tensors: dict[str, torch.Tensor], place: torch.device) -> dict[str
     return {name: t.to(place) for name, t in tensors.items()}
 
 
-def _default(rule: InputRule, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    if rule.default == "ones":
-        return torch.ones(like.shape, dtype=dtype, device=like.device)
-    if rule.default == "zeros":
-        return torch.zeros(like.shape, dtype=dtype, device=like.device)
-    if rule.default == "arange":
-        row = torch.arange(like.shape[1], dtype=dtype, device=like.device)
-        return row.expand(like.shape[0], like.shape[1]).contiguous()
+def _default(rule: InputRule, like: torch.Tensor, dtype: torch.dtype, keep: bool) -> torch.Tensor:
+    """The values of an input that was left out; with `keep` one that is kept for the next time where it can be."""
+    if rule.default in _BY_SHAPE:
+        make = _kept if keep else _by_shape
+        return make(rule.default, tuple(like.shape), dtype, like.device)
     if rule.default == "positions_after_padding":
         real = (like != rule.padding_idx).to(dtype)
         return real.cumsum(1) * real + rule.padding_idx
     raise InputError(f"run: unknown default rule {rule.default!r}")
+
+
+def _by_shape(default: str, shape: tuple[int, ...], dtype: torch.dtype, place: torch.device) -> torch.Tensor:
+    if default == "ones":
+        return torch.ones(shape, dtype=dtype, device=place)
+    if default == "zeros":
+        return torch.zeros(shape, dtype=dtype, device=place)
+    row = torch.arange(shape[1], dtype=dtype, device=place)
+    return row.expand(shape[0], shape[1]).contiguous()
+
+
+_kept = functools.lru_cache(maxsize=64)(_by_shape)
 
 
 def _check_sizes(

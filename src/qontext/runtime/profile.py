@@ -1,6 +1,5 @@
 """Timing every step of a program on inputs of a given size."""
 
-import itertools
 import statistics
 import time
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from ..ops.call import Call, Cost
 from ..ops.declare import Op
 from ..ops.device import current
 from .executor import Executor
+
+_LEAST_RUNS = 2
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ def _size(dim: int | Dim | None, batch: int, length: int) -> int:
     return batch if isinstance(dim, Dim) and dim.symbols[0].lower().startswith("b") else length
 
 
-def profile(executor: Executor, ops: Mapping[str, Op], inputs: Mapping[str, torch.Tensor], runs: int = 7) -> Profile:
+def profile(
+    executor: Executor, ops: Mapping[str, Op], inputs: Mapping[str, torch.Tensor], seconds: float = 10.0, runs: int = 7
+) -> Profile:
     """Times every step over several runs and takes medians.
 
     Steps are launched one by one; on a GPU events of the device stand between them. Whole runs go as they always do.
+    There are at most `runs` of each, and at least two, after which none begins once `seconds` have passed.
     """
     program = executor.program
     watch: _HostWatch | _GpuWatch = _HostWatch() if program.device.torch.type == "cpu" else _GpuWatch(program)
@@ -79,7 +83,10 @@ def profile(executor: Executor, ops: Mapping[str, Op], inputs: Mapping[str, torc
     whole = []
     with current(program.device):
         executor.run(inputs)
-        for _ in range(runs):
+        began = time.perf_counter()
+        for done in range(runs):
+            if done >= _LEAST_RUNS and time.perf_counter() - began > seconds:
+                break
             index = 0
             watch.begin()
 
@@ -88,6 +95,7 @@ def profile(executor: Executor, ops: Mapping[str, Op], inputs: Mapping[str, torc
                 watch.lap()
                 shapes[index] = tuple(None if t is None else t.shape for t in outputs)
                 index += 1
+                watch.resume()
 
             executor.run(inputs, tap)
             times.append(watch.seconds())
@@ -109,13 +117,18 @@ class _HostWatch:
     """Times the steps of a run that computes on the host."""
 
     def begin(self) -> None:
-        self._marks = [time.perf_counter()]
+        self._taken: list[float] = []
+        self._since = time.perf_counter()
 
     def lap(self) -> None:
-        self._marks.append(time.perf_counter())
+        self._taken.append(time.perf_counter() - self._since)
+
+    def resume(self) -> None:
+        """What the tap itself did counts for no step."""
+        self._since = time.perf_counter()
 
     def seconds(self) -> list[float]:
-        return [b - a for a, b in itertools.pairwise(self._marks)]
+        return self._taken
 
     def settle(self) -> None:
         """Waits for nothing: what was called is done."""
@@ -147,6 +160,9 @@ class _GpuWatch:
         if len(self._marks) == self._first + 1:
             torch.cuda._sleep(self._SLEEP_CYCLES)
         self._last = self._mark()
+
+    def resume(self) -> None:
+        """What the tap itself did lies between two events already."""
 
     def seconds(self) -> list[float]:
         self.settle()

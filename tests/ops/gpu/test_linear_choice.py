@@ -10,18 +10,20 @@ import torch
 from qontext.ops.call import Device
 from qontext.ops.catalogue import BY_NAME
 from qontext.ops.declare import call_of
-from qontext.plugins.conformance import kernels_of
+from qontext.plugins.conformance import kernels_of, with_constants
 
 pytest.importorskip("triton")
 LINEAR = BY_NAME["Linear"]
 EPILOGUE = {"activation": "gelu_erf"}
 
 
-def refusals(rows, n, k, dtype=torch.float16, attributes=EPILOGUE, capability="sm_90"):
-    """{kernel: None or why not} for a call of these sizes."""
-    x, weight, bias = (torch.empty(*s, dtype=dtype, device="meta") for s in ((rows, k), (n, k), (n,)))
+def refusals(rows, n, k, dtype=torch.float16, attributes=EPILOGUE, capability="sm_90", weight=None):
+    """{kernel: None or why not} for a call of these sizes; `weight` is one that is a constant."""
+    x, w, bias = (torch.empty(*s, dtype=dtype, device="meta") for s in ((rows, k), (n, k), (n,)))
     device = Device("cuda", frozenset({capability}), "some GPU")
-    call = call_of(LINEAR, [x, weight, bias, None, None, None, None], attributes, [True], device)
+    call = call_of(LINEAR, [x, w, bias, None, None, None, None], attributes, [True], device)
+    if weight is not None:
+        call = with_constants(call, [x, weight, bias, None, None, None, None])
     return {kernel.name: kernel.supports(call) for kernel in kernels_of(LINEAR, "cuda")}
 
 
@@ -41,8 +43,38 @@ def test_rivals_by_the_number_of_rows():
     assert "gluon.linear" in able(16384, 4096, 1024)
     assert not [name for name in able(16384, 4096, 1024) if "tile" in name]
     assert not [name for name in able(128, 4096, 1024) if "tile" not in name and name != "cublas.linear"]
-    assert not [name for name in able(128, 768, 768) if re.search(r"\.k\d", name)]
-    assert [name for name in able(128, 768, 3072) if re.search(r"\.k\d", name)]
+    weight = torch.empty(3072, 768, dtype=torch.float16, device="meta")
+    assert [name for name in able(128, 3072, 768, weight=weight) if "early" in name]
+    assert not [name for name in able(384, 3072, 768, weight=weight) if "early" in name]
+    assert not [name for name in able(128, 3072, 768, weight=weight, capability="sm_80") if "early" in name]
+
+
+def joined(rows, n, k, capability="sm_90"):
+    """Refusals of LinearSkipLayerNorm with constant weights."""
+    shapes = ((rows, k), (n, k), (rows, n), (n,), (n,), (n,))
+    tensors = [torch.empty(*s, dtype=torch.float16, device="meta") for s in shapes]
+    op, device = BY_NAME["LinearSkipLayerNorm"], Device("cuda", frozenset({capability}), "some GPU")
+    call = with_constants(call_of(op, tensors, {}, op.wanted(()), device), tensors)
+    return {kernel.name: kernel.supports(call) for kernel in kernels_of(op, "cuda")}
+
+
+@pytest.mark.parametrize(("n", "k"), [(768, 768), (768, 3072), (1024, 1024), (1024, 4096)])
+def test_products_are_left_in_parts_for_few_rows(n, k):
+    few = [name for name, reason in joined(128, n, k).items() if reason is None]
+    assert 6 <= len(few) <= 9, few
+    assert [name for name in few if re.search(r"early.*x\d+x\d+ \+ norm", name)]
+    assert [name for name in few if re.search(r"tile.*\.k\d \+ norm", name)]
+    assert [n for n, reason in joined(16384, n, k).items() if reason is None] == ["cublas.linear + norm"]
+
+
+def test_refusals_of_parts_name_the_number_that_failed():
+    few, old, long = joined(128, 64, 256), joined(128, 64, 768, "sm_80"), joined(128, 64, 8192)
+    assert few["gluon.linear_early.64x64x256 + norm"] == "K is 256: 1 parts, the reader adds 2 to 12"
+    assert "the device is sm_80" in old["gluon.linear_early.64x64x256 + norm"]
+    assert long["gluon.linear_early.64x64x256 + norm"] == "K is 8192: 32 parts, the reader adds 2 to 12"
+    weight = torch.empty(64, 8192, dtype=torch.float16, device="meta")
+    whole = refusals(128, 64, 8192, weight=weight)["gluon.linear_early.64x64"]
+    assert whole == "K is 8192: 1081344 bytes of shared memory, a program may take 225280"
 
 
 @pytest.mark.parametrize("capability", ["sm_80", "sm_120"])
@@ -63,7 +95,7 @@ def test_a_plain_product_is_left_to_the_library():
         ((128, 64, 33), {}, r"the weight is \[64, 33\]"),
         ((128, 64, 768), {"dtype": torch.float32}, "its operands are float32"),
         ((5000, 64, 768), {}, "5000 rows, this tile is meant for at most"),
-        ((128, 64, 768), {}, "K is 768, this tile splits it and is meant for at least 1024"),
+        ((128, 64, 768), {}, "the weight is computed at run time"),
         ((100, 64, 768), {}, "100 rows, this kernel is meant for at least"),
     ],
 )

@@ -38,22 +38,22 @@ def prefetch_weight(weight, column, first, last, N: tl.constexpr, K: tl.constexp
 
 @triton.jit
 def linear_tile(
-    x, weight, bias, residual, y, partial, arrivals, rows, tiles_of_rows,
+    x, weight, bias, residual, y, rows, tiles_of_rows,
     N: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    SPLITS: tl.constexpr, SPAN: tl.constexpr, LINES: tl.constexpr, KIND: tl.constexpr, OVERLAP: tl.constexpr,
+    PARTS: tl.constexpr, SPAN: tl.constexpr, LINES: tl.constexpr, KIND: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program computes a tile of y over SPAN of K; of SPLITS programs of a tile the last one adds up and stores.
+    """One program computes a tile of y over SPAN of K.
 
-    partial `[SPLITS, rows, N]` float32 scratch; arrivals `[tiles]` int32 zeros, which are zeros again afterwards. The
-    parts are added in their order, so a result does not depend on who came last. With LINES > 0 the weight, which has
-    to be a constant, is asked for before the kernel waits for its predecessor.
+    PARTS: 1, or how many programs share K: y is then `[PARTS, rows, N]` float32 of the products alone, and its reader
+    adds them up. With LINES > 0 the weight, which has to be a constant, is asked for before the kernel waits for its
+    predecessor.
     """
     tile = tl.program_id(0)
-    split = tl.program_id(1)
+    part = tl.program_id(1)
     row = (tile % tiles_of_rows) * ROWS + tl.arange(0, ROWS)
     column = (tile // tiles_of_rows) * COLUMNS + tl.arange(0, COLUMNS)
     depth = tl.arange(0, DEPTH)
-    first = split * SPAN
+    first = part * SPAN
     if OVERLAP:
         if LINES > 0:
             prefetch_weight(weight, column, first, tl.minimum(first + SPAN, K), N, K, LINES)
@@ -76,23 +76,12 @@ def linear_tile(
         acc = tl.dot(a, b, acc)
         x_at += DEPTH
         w_at += DEPTH
-    if SPLITS == 1:
+    if PARTS == 1:
         store_result(acc, bias, residual, y, row, column, rows, N, KIND)
     else:
         inside = (row < rows)[:, None] & (column < N)[None, :]
-        at = row.to(tl.int64)[:, None] * N + column[None, :]
-        part = partial + at
-        tl.store(part + split.to(tl.int64) * rows * N, acc, inside, cache_modifier=".cg")
-        # Every thread's part has to be stored before one of them says so.
-        tl.debug_barrier()
-        arrived = tl.atomic_add(arrivals + tile, 1, sem="acq_rel")
-        if arrived == SPLITS - 1:
-            acc = tl.zeros([ROWS, COLUMNS], tl.float32)
-            for _ in tl.static_range(SPLITS):
-                acc += tl.load(part, inside, 0.0, cache_modifier=".cg")
-                part += tl.cast(rows, tl.int64) * N
-            tl.store(arrivals + tile, 0)
-            store_result(acc, bias, residual, y, row, column, rows, N, KIND)
+        at = (part.to(tl.int64) * rows + row)[:, None] * N + column[None, :]
+        tl.store(y + at, acc, inside)
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Linear for few rows: a tile of the result a program, K split over several programs where tiles alone are too few.
+"""Linear for few rows: a tile of the result a program; a tile may leave K in parts for its reader (`gpu_parts.py`).
 
 With up to some hundred tokens the product is bound by latency: what pays is to keep every multiprocessor busy, to ask
 for the weight before the kernel in front has ended (programmatic dependent launch), and to spare the pass for the
@@ -24,33 +24,28 @@ _LINE = 64  # halves in a line of the cache
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns of y a program computes, depth of a step along K, programs that share K, and how it runs.
+    """Rows and columns of y a program computes, depth of a step along K, parts that K is left in, and how it runs.
 
     most_rows: beyond so many rows it is not worth timing
-    least_depth: below such a K likewise
     """
 
     rows: int
     columns: int
     depth: int
-    splits: int
+    parts: int
     warps: int
     stages: int
     most_rows: int = _MOST_ROWS
-    least_depth: int = 0
 
     @property
     def name(self) -> str:
-        split = f".k{self.splits}" if self.splits > 1 else ""
-        return f"triton.linear_tile.{self.rows}x{self.columns}x{self.depth}{split}"
+        return f"triton.linear_tile.{self.rows}x{self.columns}x{self.depth}"
 
 
 TILES = (
     Tile(64, 64, 64, 1, 4, 5),
     Tile(64, 32, 64, 1, 4, 5, most_rows=256),
     Tile(64, 64, 128, 1, 4, 3, most_rows=512),
-    Tile(64, 64, 64, 4, 4, 5, most_rows=512, least_depth=1024),
-    Tile(64, 32, 64, 2, 4, 5, most_rows=512, least_depth=1024),
 )
 
 
@@ -84,46 +79,52 @@ def supports(tile: Tile, call: Call) -> str | None:
     reason = halves_of_numbers(call)
     if reason is not None:
         return reason
-    rows, _, k = sizes(call)
+    rows, _, _ = sizes(call)
     if rows is not None and rows > tile.most_rows:
         return f"x has {rows} rows, this tile is meant for at most {tile.most_rows}"
-    if k < tile.least_depth:
-        return f"K is {k}, this tile splits it and is meant for at least {tile.least_depth}"
     return None
 
 
-def bind(tile: Tile, call: Call) -> Bound:
-    """Linear by this tile for any number of rows; one launch of it at a time, as programs of a tile count arrivals."""
+def bind_rows(tile: Tile, call: Call) -> Any:
+    """A function (x, weight, bias, residual, y) that fills y `[rows, N]`, or `[parts, rows, N]` float32."""
     from .gpu_kernel import linear_tile
 
     _, n, k = sizes(call)
     kind, overlap, weight = call.attributes["activation"], may_overlap(call), call.inputs[1]
-    span = blocks(blocks(k, tile.splits), tile.depth) * tile.depth
+    span = blocks(blocks(k, tile.parts), tile.depth) * tile.depth
     early = overlap and weight is not None and weight.constant is not None
     lines = power_of_2(blocks(span, _LINE)) if early else 0
-    # Zeros between launches. A captured graph may hold any of them, so none is ever dropped.
-    arrivals: dict[int, torch.Tensor] = {}
+
+    def run(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        residual: torch.Tensor | None,
+        y: torch.Tensor,
+    ) -> None:
+        rows = x.numel() // k
+        if rows == 0:
+            return
+        tiles_of_rows = blocks(rows, tile.rows)
+        linear_tile[(tiles_of_rows * blocks(n, tile.columns), tile.parts)](
+            x, weight, bias, residual, y, rows, tiles_of_rows,
+            n, k, tile.rows, tile.columns, tile.depth, tile.parts, span, lines, kind, overlap,
+            num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,
+        )  # fmt: skip
+
+    return run
+
+
+def bind(tile: Tile, call: Call) -> Bound:
+    """Linear by this tile for any number of rows."""
+    _, n, _ = sizes(call)
+    compute = bind_rows(tile, call)
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
         x, weight, bias, residual = (even_or_none(t) for t in inputs[:4])
         assert x is not None
-        y = x.new_empty((*x.shape[:-1], n)) if out is None else out[0]
-        rows = x.numel() // k
-        if rows == 0:
-            return y
-        tiles_of_rows = blocks(rows, tile.rows)
-        tiles = tiles_of_rows * blocks(n, tile.columns)
-        partial = arrived = None
-        if tile.splits > 1:
-            partial = torch.empty(tile.splits * rows * n, dtype=torch.float32, device=x.device)
-            if tiles not in arrivals:
-                arrivals[tiles] = torch.zeros(tiles, dtype=torch.int32, device=x.device)
-            arrived = arrivals[tiles]
-        linear_tile[(tiles, tile.splits)](
-            x, weight, bias, residual, y, partial, arrived, rows, tiles_of_rows,
-            n, k, tile.rows, tile.columns, tile.depth, tile.splits, span, lines, kind, overlap,
-            num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,
-        )  # fmt: skip
+        y: torch.Tensor = x.new_empty((*x.shape[:-1], n)) if out is None else out[0]
+        compute(x, weight, bias, residual, y)
         return y
 
     return run

@@ -1,4 +1,4 @@
-"""Timing on one GPU for the scripts beside this one: medians of graph replays, in microseconds."""
+"""Timing kernels on one GPU: medians of graph replays, in microseconds, and the ceilings of the device."""
 
 import statistics
 from collections.abc import Callable

@@ -1,0 +1,135 @@
+"""Linear for few rows on Hopper: programs that fetch their whole weight before the kernel in front has ended.
+
+A shape either covers all of K, or leaves K in parts that the reader of the result adds up (`gpu_parts.py`). The kernel
+is written in Gluon (`gpu_early_kernel.py`), which Triton's interpreter does not run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..call import Bound, Call, Kernel
+from ..gpu_launch import blocks, compute_capability, may_overlap
+from ..native_kernel import even, even_or_none
+from .gpu_tiles import halves_of_numbers, sizes
+
+_HOPPER = 90
+_DEPTH = 64
+_SHARED = 220 << 10  # bytes of shared memory that a program may take
+_MOST_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Early:
+    """Rows and columns of a tile of y, the span of K a program covers (0: all), and buffers for x in steps of 64."""
+
+    rows: int
+    columns: int
+    span: int = 0
+    ring: int = 4
+
+    @property
+    def name(self) -> str:
+        return f"gluon.linear_early.{self.rows}x{self.columns}" + (f"x{self.span}" if self.span else "")
+
+    def covers(self, k: int) -> int:
+        """The span of K, a multiple of 64."""
+        return self.span or blocks(k, _DEPTH) * _DEPTH
+
+    def parts(self, k: int) -> int:
+        """How many programs share K."""
+        return blocks(k, self.covers(k))
+
+    def shared(self, k: int) -> int:
+        """Bytes of shared memory for x and the weight."""
+        return (min(self.ring * _DEPTH, self.covers(k)) * self.rows + self.covers(k) * self.columns) * 2
+
+
+SHAPES = (Early(64, 64),)
+
+
+def supports(shape: Early, call: Call) -> str | None:
+    """Whether the shape suits the call, or the number that does not."""
+    reason = halves_of_numbers(call)
+    if reason is not None:
+        return reason
+    capability = compute_capability(call)
+    if capability != _HOPPER:
+        return f"the device is sm_{capability}, the kernel is written for sm_{_HOPPER}"
+    weight = call.inputs[1]
+    assert weight is not None
+    if weight.constant is None:
+        return "the weight is computed at run time, the kernel reads it before its predecessor has ended"
+    if call.inputs[3] is not None:
+        return "there is 1 residual, the kernel adds none"
+    rows, _, k = sizes(call)
+    if rows is not None and rows > _MOST_ROWS:
+        return f"x has {rows} rows, this kernel is meant for at most {_MOST_ROWS}"
+    if shape.shared(k) > _SHARED:
+        return f"K is {k}: {shape.shared(k)} bytes of shared memory, a program may take {_SHARED}"
+    return None
+
+
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on an address that copies of 16 bytes can take: what torch hands out has one, a slice may not."""
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+
+
+def weight_map(weight: torch.Tensor, columns: int) -> Any:
+    """The tensor map of a weight `[N, K]` read in blocks `[columns, 64]`."""
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    block, dtype = [columns, _DEPTH], gl.float16 if weight.dtype == torch.float16 else gl.bfloat16
+    return TensorDescriptor.from_tensor(weight, block, gl.NVMMASharedLayout.get_default_for(block, dtype))
+
+
+def bind_rows(shape: Early, call: Call, parts: int) -> Any:
+    """A function (x, bias, y) that fills y `[rows, N]`, or `[parts, rows, N]` float32 with parts > 1."""
+    from .gpu_early_kernel import linear_early
+
+    _, n, k = sizes(call)
+    # A copy that a kernel in front makes would be read too early, so it is made here where one is needed.
+    assert call.inputs[1] is not None
+    assert call.inputs[1].constant is not None
+    weight = aligned(even(call.inputs[1].constant.detach()))
+    kind, overlap, span = call.attributes["activation"], may_overlap(call), shape.covers(k)
+
+    def run(x: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor) -> None:
+        rows = x.numel() // k
+        if rows == 0:
+            return
+        tiles_of_rows = blocks(rows, shape.rows)
+        linear_early[(tiles_of_rows * blocks(n, shape.columns), parts)](
+            aligned(x), weight_map(weight, shape.columns), bias, y, rows, tiles_of_rows,
+            n, k, shape.rows, shape.columns, span, min(shape.ring, span // _DEPTH), parts, kind, overlap,
+            num_warps=shape.rows // 16, launch_pdl=overlap,
+        )  # fmt: skip
+
+    return run
+
+
+def bind(shape: Early, call: Call) -> Bound:
+    """Linear by this shape for any number of rows."""
+    _, n, _ = sizes(call)
+    compute = bind_rows(shape, call, 1)
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
+        x = even(inputs[0])
+        y: torch.Tensor = x.new_empty((*x.shape[:-1], n)) if out is None else out[0]
+        compute(x, even_or_none(inputs[2]), y)
+        return y
+
+    return run
+
+
+def kernel(shape: Early) -> Kernel:
+    """The shape as a kernel of the operator."""
+    return Kernel(
+        shape.name, "cuda", lambda call: supports(shape, call), lambda call: bind(shape, call), writes_out=True
+    )
+
+
+KERNELS = tuple(kernel(shape) for shape in SHAPES)

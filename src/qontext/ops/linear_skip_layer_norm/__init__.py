@@ -1,0 +1,1 @@
+"""The LinearSkipLayerNorm operator: declaration, reference, kernels, cases."""

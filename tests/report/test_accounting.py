@@ -1,0 +1,93 @@
+"""Every imported node appears exactly once, for every supported family and for graphs of the exporter."""
+
+import pytest
+import torch
+import transformers as tf
+from exported import SelfAttention, encoder
+
+import qontext as qx
+
+SMALL = {"vocab_size": 99, "hidden_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 28}
+FAMILIES = {
+    "bert": (tf.BertForMaskedLM, tf.BertConfig(**SMALL, max_position_embeddings=40)),
+    "roberta": (tf.RobertaForSequenceClassification, tf.RobertaConfig(**SMALL, max_position_embeddings=40)),
+    "distilbert": (
+        tf.DistilBertForQuestionAnswering,
+        tf.DistilBertConfig(vocab_size=99, dim=20, n_layers=2, n_heads=2, hidden_dim=28, max_position_embeddings=40),
+    ),
+    "electra": (tf.ElectraModel, tf.ElectraConfig(**SMALL, embedding_size=12, max_position_embeddings=40)),
+    "albert": (tf.AlbertModel, tf.AlbertConfig(**SMALL, embedding_size=12, max_position_embeddings=40)),
+    "mpnet": (tf.MPNetForTokenClassification, tf.MPNetConfig(**SMALL, max_position_embeddings=40)),
+}
+
+
+def check(data):
+    """All sums of the report: fates, layers, reads."""
+    ids = [n["id"] for n in data["nodes"]]
+    assert len(set(ids)) == len(ids) == data["accounting"]["imported"] == data["source_nodes"] > 0
+    fates = {
+        fate: [n["id"] for n in data["nodes"] if n["fate"] == fate] for fate in ("fused", "step", "folded", "removed")
+    }
+    assert sum(map(len, fates.values())) == len(ids)
+    assert all(len(found) == data["accounting"][fate] for fate, found in fates.items())
+    live = [i for step in data["steps"] for i in step["sources"]]
+    assert sorted(live) == sorted(fates["fused"] + fates["step"])
+    for node in data["nodes"]:
+        assert (node["step"] is not None) == (node["fate"] in ("fused", "step"))
+        if node["step"] is not None:
+            assert node["id"] in data["steps"][node["step"]]["sources"]
+        assert all(isinstance(r, str) or r < node["id"] for r in node["reads"])
+        if node["fate"] in ("folded", "removed"):
+            assert node["why"]
+    assert sorted(i for layer in data["layers"] for i in layer["nodes"]) == sorted(ids)
+    assert sorted(i for layer in data["layers"] for i in layer["steps"]) == list(range(len(data["steps"])))
+    for step in data["steps"]:
+        assert all(isinstance(r, str) or r < step["index"] for r in step["reads"])
+    assert sum(bool(step["gives"]) for step in data["steps"]) > 0
+    assert all(not n["type"].startswith("?") for n in data["nodes"] if n["fate"] == "step")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folders(family, tmp_path):
+    kind, config = FAMILIES[family]
+    torch.manual_seed(0)
+    kind(config).save_pretrained(tmp_path)
+    data = qx.explain(qx.build(qx.import_model(tmp_path), tune=False), measure=False).data
+    check(data)
+    assert data["accounting"]["fused"] > data["accounting"]["step"]
+    numbered = [layer for layer in data["layers"] if layer["path"]]
+    assert len(numbered) >= 2 or family == "albert"
+
+
+@pytest.mark.parametrize("module", [encoder("bert", "sdpa"), SelfAttention(24)], ids=["bert", "notebook"])
+def test_exported_modules(module):
+    if isinstance(module, SelfAttention):
+        examples = {"x": torch.randn(2, 5, 24), "mask": torch.ones(2, 5, 5)}
+    else:
+        examples = dict.fromkeys(("input_ids", "attention_mask"), torch.ones(2, 7, dtype=torch.long))
+    data = qx.explain(qx.build(qx.import_model(module, example_inputs=examples), tune=False), measure=False).data
+    check(data)
+    assert data["accounting"]["fused"] + data["accounting"]["folded"] + data["accounting"]["removed"] > len(
+        data["steps"]
+    )
+
+
+def test_a_loaded_engine_still_has_its_graph(engine, tmp_path):
+    engine.save(tmp_path / "m.qx")
+    a, b = (qx.explain(e, measure=False).data for e in (engine, qx.load(tmp_path / "m.qx")))
+    check(b)
+    assert a["nodes"] == b["nodes"] and a["layers"] == b["layers"]
+
+
+def test_an_engine_without_packing(model):
+    check(qx.explain(qx.build(model, tune=False, packing=False), measure=False).data)
+
+
+def test_times_of_steps_add_up_to_the_run(model):
+    """Within 10 %: what a run does beside its steps is small, and what the taps do is not counted."""
+    engine = qx.build(model, tune=False)
+    ratios = []
+    for _ in range(3):  # a machine that does other things at the same time may disturb one of them
+        measured = qx.explain(engine, 16, 60).data["measured"]
+        ratios.append(measured["steps_us"] / measured["run_us"])
+    assert min(abs(r - 1) for r in ratios) < 0.1, ratios
