@@ -30,7 +30,8 @@ ALLOWED = {
     "engine": OPS | {"fusion", "packing", "quant", "builder", "runtime", "calibration", "importers", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},
     "report": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine", "benchmark", "report"},
-    "benchmark": OPS | {"builder", "runtime", "importers", "engine", "tasks", "demo_model", "benchmark"},
+    "benchmark": OPS
+    | {"quant", "builder", "runtime", "calibration", "importers", "engine", "tasks", "demo_model", "benchmark"},
 }
 EVERYTHING = {"cli", "__init__"}
 
