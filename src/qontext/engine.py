@@ -1,7 +1,7 @@
 """The public Engine: build, run, save, load."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,9 @@ from .calibration.calibrate import check_method, collected
 from .calibration.quantise import QuantOptions, in_int8
 from .errors import ArgumentError, InputError
 from .fusion.rule import Rule
+from .generation.loop import USUAL_PAGE, Generator
+from .generation.loop import Settings as Generation
+from .generation.text import Text
 from .graph.dims import Dim
 from .graph.model import InputRule, Model
 from .graph.text import type_text
@@ -26,7 +29,7 @@ from .ops.device import device_of
 from .quant.recipe import Recipe
 from .runtime.executor import Observe
 from .runtime.gpu_executor import GpuExecutor, executor_for
-from .runtime.inputs import prepare_inputs
+from .runtime.inputs import check_right_padded, prepare_inputs
 from .runtime.magnitudes import near_overflow
 from .runtime.outputs import at, to_numpy
 from .runtime.packed import as_one_row, token_outputs
@@ -61,6 +64,7 @@ class Engine:
         graphs = compiled.settings.graphs
         self._executors = {key: executor_for(program, graphs) for key, program in compiled.programs.items()}
         native.steady_allocator()
+        self._generator: Generator | None = None
 
     @property
     def settings(self) -> Settings:
@@ -111,6 +115,8 @@ class Engine:
             DeviceError: the GPU has too little memory for this batch, or reports a fault.
         """
         program = self.compiled.programs["encode"]
+        if self.compiled.states and "attention_mask" in inputs:
+            check_right_padded(inputs["attention_mask"])
         if lengths is not None:
             outputs = self._packed(inputs, lengths)
             return self._handed_out(outputs, inputs, output_device)
@@ -122,6 +128,87 @@ class Engine:
                 prepared.tensors, observe, prepared.check, prepared.ones, prepared.fixed
             )
         return self._handed_out(outputs, inputs, output_device)
+
+    @property
+    def generator(self) -> Generator:
+        """What generates: the loop over the programs "prefill" and "decode" with its caches.
+
+        Raises ArgumentError for a model that is no decoder, or on a device that has no generation yet.
+        """
+        if not self.compiled.states:
+            raise ArgumentError(f"generate: {self.name} is no decoder (task {self.task or 'unknown'})")
+        if self._generator is None:
+            prefill, decode = self._executors["prefill"], self._executors["decode"]
+            if isinstance(prefill, GpuExecutor) or isinstance(decode, GpuExecutor):
+                raise ArgumentError(f"generate: engines for {self.device} do not generate yet; build with device='cpu'")
+            vocabulary = int(self.config["vocabulary"])
+            self._generator = Generator(prefill, decode, self.compiled.states, self.max_length, vocabulary)
+        return self._generator
+
+    def generate(
+        self,
+        prompts: Any,
+        max_new_tokens: int = 64,
+        *,
+        ignore_eos: bool = False,
+        stream: bool = False,
+        tokens_per_page: int = USUAL_PAGE,
+        pages: int = 0,
+    ) -> Any:
+        """Continues prompts, the most likely token at each step.
+
+        Args:
+            prompts: one prompt or a list, of any lengths: text, or token ids.
+            max_new_tokens: at most, of each prompt.
+            ignore_eos: go on behind end-of-sequence tokens.
+            stream: yield (number of the prompt, token or piece of text) as they come, instead of the whole.
+            tokens_per_page: of the cache; 0 makes it contiguous.
+            pages: of the cache; 0 takes as many as the prompts can need.
+        Returns:
+            What was generated, in the form of the prompts: text for text, ids for ids; a list for a list. An
+            end-of-sequence token is not part of it.
+        Raises:
+            ArgumentError: the model is no decoder.
+            InputError: prompts that are empty, too long, or text without a tokenizer; pages that run out.
+        """
+        single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        listed = [prompts] if single else list(prompts)
+        text = Text(self.tokenizer)
+        ids = [text.ids(p) for p in listed]
+        ends = frozenset() if ignore_eos else frozenset(self.config.get("end_token_ids", ()))
+        settings = Generation(max_new_tokens, ends, tokens_per_page, pages)
+        pieces = self._pieces(ids, settings, text, [isinstance(p, str) for p in listed])
+        if stream:
+            return pieces
+        found: list[Any] = ["" if isinstance(p, str) else [] for p in listed]
+        for row, piece in pieces:
+            found[row] += piece if isinstance(piece, str) else [piece]
+        return found[0] if single else found
+
+    def _pieces(
+        self, prompts: list[list[int]], settings: Generation, text: Text, as_text: list[bool]
+    ) -> Iterator[tuple[int, Any]]:
+        """What each step adds to each prompt: a token, or the text that has become certain."""
+        given: list[list[int]] = [[] for _ in prompts]
+        shown = [""] * len(prompts)
+        for step in self.generator.steps(prompts, settings):
+            for row, token in zip(step.rows, step.tokens, strict=True):
+                if token in settings.ends:
+                    continue
+                given[row].append(token)
+                if not as_text[row]:
+                    yield row, token
+                    continue
+                whole = text.text(given[row])
+                # A character of several bytes is shown when its last token has come.
+                if not whole.endswith("\N{REPLACEMENT CHARACTER}") and whole.startswith(shown[row]):
+                    piece, shown[row] = whole[len(shown[row]) :], whole
+                    if piece:
+                        yield row, piece
+        for row, tokens in enumerate(given):
+            rest = text.text(tokens)[len(shown[row]) :] if as_text[row] and tokens else ""
+            if rest:
+                yield row, rest
 
     def _packed(self, inputs: Mapping[str, Any], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
         """Outputs of a packed batch."""

@@ -18,7 +18,9 @@ ALLOWED = {
     "graph": GRAPH,
     "ops": OPS,
     "plugins": OPS,
-    "layers": OPS | {"layers"},
+    "functional": OPS | {"quant", "functional"},
+    "generation": OPS | {"builder", "runtime", "importers", "generation"},
+    "layers": OPS | {"quant", "functional", "layers"},
     "models": OPS | {"layers", "models"},
     "importers": OPS | {"layers", "models", "importers", "demo_model"},
     "fusion": OPS | {"fusion"},
@@ -27,7 +29,8 @@ ALLOWED = {
     "builder": OPS | {"fusion", "packing", "quant", "builder"},
     "runtime": OPS | {"builder", "runtime"},
     "calibration": OPS | {"quant", "builder", "runtime", "calibration"},
-    "engine": OPS | {"fusion", "packing", "quant", "builder", "runtime", "calibration", "importers", "engine"},
+    "engine": OPS
+    | {"fusion", "packing", "quant", "builder", "runtime", "calibration", "importers", "generation", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},
     "report": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine", "benchmark", "report"},
     "benchmark": OPS

@@ -26,7 +26,7 @@ from ..packing.remove_padding import PackingReport, remove_padding
 from ..quant.linears import quantise_linears
 from ..quant.recipe import QuantLayer, Recipe, int8_share
 from .plan import Program, plan_program
-from .precision import PRECISIONS, lower_precision, with_readers
+from .precision import PRECISIONS, Narrowed, lower_precision, with_readers
 from .tune import Tuner
 
 Log = Callable[[str], None]
@@ -69,9 +69,11 @@ class Settings:
 class Compiled:
     """A model made ready: what an engine runs, saves and reports.
 
-    kept:      nodes that stay in float32, and why
-    quantised: what became of every linear layer, when the precision is int8
+    ledger:    of the program "encode"
+    kept:      nodes of it that stay in float32, and why
+    quantised: what became of its linear layers, when the precision is int8
     errors:    relative RMS error of every output against the float engine on the samples, when there were any
+    states:    of the other programs: inputs that hold a cache -> the outputs that these become
     """
 
     settings: Settings
@@ -86,6 +88,7 @@ class Compiled:
     errors: dict[str, float] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    states: dict[str, str] = field(default_factory=dict)
 
 
 def known_nodes(ops: dict[str, Op]) -> Callable[[ir.Node], bool]:
@@ -107,7 +110,7 @@ def updates_of(ops: dict[str, Op]) -> Callable[[ir.Node], dict[int, int]]:
         op = ops.get(node.op_type)
         if op is None or op.domain != node.domain:
             return {}
-        return {op.output_index(o): op.input_index(i) for o, i in op.updates.items()}
+        return op.updated_inputs
 
     return updates
 
@@ -217,15 +220,31 @@ def compile_model(
     kept = kept_nodes(graph, settings, overflowing or {})
     for name, reason in kept.items():
         say(f"stays in float32: {name} ({reason})")
+    narrowed: Narrowed = {}
+    fixed = fixed_operands(ops)
     layers = quantised(graph, settings, recipe or Recipe(), say)
-    lower_precision(graph, settings.floats, kept, fixed_operands(ops))
+    lower_precision(graph, settings.floats, kept, fixed, narrowed=narrowed)
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
-    program = planned("encode", graph, ops, settings.device, tuner, say)
+    programs = {"encode": planned("encode", graph, ops, settings.device, tuner, say)}
+    states = {*model.states, *model.states.values()}
+    for name, source in model.programs.items():
+        other = source.clone(allow_outer_scope_values=False)
+        verify(other, known, updates, after="import")
+        own = Ledger()
+        own.adopt(other)
+        fuse(other, own, inferred(other, ops), rules, say)
+        own.check(other)
+        quantised(other, settings, recipe or Recipe(), say)
+        lower_precision(other, settings.floats, with_readers(other, kept), fixed, states, narrowed)
+        verify(other, known, updates, after="lowering")
+        programs[name] = planned(name, other, ops, settings.device, tuner, say)
     seconds = time.perf_counter() - start
-    say(f"planned {len(program.steps)} steps, timed {tuner.timed} calls")
-    programs = {"encode": program}
-    return Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, {}, lines, seconds)
+    steps = sum(len(p.steps) for p in programs.values())
+    say(f"planned {steps} steps, timed {tuner.timed} calls")
+    done = Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, {}, lines, seconds)
+    done.states = dict(model.states)
+    return done
 
 
 def kept_nodes(graph: ir.Graph, settings: Settings, overflowing: Mapping[str, float]) -> dict[str, str]:

@@ -77,6 +77,7 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
             "config": facts.config,
             "inputs": {n: asdict(r) for n, r in facts.inputs.items()},
             "settings": asdict(settings),
+            "states": compiled.states,
         }
     )
     texts["tuning.json"] = _json(compiled.tuner.records)
@@ -120,6 +121,7 @@ def read_engine(
         names = [(str(name), box.texts[f"programs/{name}.onnx"]) for name in manifest["programs"]]
     raw = _section(box, "facts.json")
     with _understood(box, "facts.json"):
+        states = {str(k): str(v) for k, v in raw.get("states", {}).items()}
         settings = Settings(**{**raw["settings"], "keep": tuple(raw["settings"].get("keep", ()))})
         tokenizer = box.texts.get("tokenizer.json")
         facts = Facts(
@@ -168,6 +170,7 @@ def read_engine(
         layers,
         errors,
         lines + moved,
+        states=states,
     )
     return compiled, facts
 

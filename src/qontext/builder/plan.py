@@ -39,6 +39,7 @@ class Step:
     release:   slots whose last reader this step is
     host:      positions of inputs whose elements are read on the host, or of which only the shape matters
     token_wise: its operator treats every row by itself
+    updates:   (output, input): that output is that input, written in place
     ranges:    where the choice depends on the number of `rows`, the kernel of each range; `kernel` is the last one's
     timings:   microseconds of each candidate that was timed, fastest first
     """
@@ -59,6 +60,7 @@ class Step:
     refused: tuple[tuple[str, str], ...] = ()
     host: Set[int] = frozenset()
     token_wise: bool = False
+    updates: tuple[tuple[int, int], ...] = ()
     ranges: tuple[Range, ...] = ()
     rows: Dim | None = None
 
@@ -198,6 +200,7 @@ def _draft(node: ir.Node, inference: Inference, device: Device, slots: Slots, bo
         refused=tuple(refused),
         host=hosted,
         token_wise=op.token_wise,
+        updates=tuple((o, i) for o, i in op.updated_inputs.items() if call.outputs[o] is not None),
     )
     return _Draft(step, op, None if device.type == "cpu" else contest(op, call, late), able)
 
@@ -294,22 +297,22 @@ def _placeable(
     """Lifetimes of values that kernels write into the arena: those of the steps `among`, or of all.
 
     The result of a standard operator may be a view of its input (Reshape, Transpose), so its readers count as readers
-    of that input too. Kernels of ours never return views.
+    of that input too. Kernels of ours never return views, but for what they update.
     """
     end = dict(last)
     for step in reversed(steps):
-        if step.kernel.startswith("onnx."):
-            reach = max((end[s] for s in step.outputs if s >= 0), default=0)
-            for s in step.inputs:
-                if s >= 0:
-                    end[s] = max(end[s], reach)
+        outputs, inputs = _views(step)
+        reach = max((end[s] for s in outputs), default=0)
+        for s in inputs:
+            end[s] = max(end[s], reach)
     lives = []
     viewed_outputs = _viewed_by_outputs(steps, kept)
     for index, step in enumerate(steps):
         if not step.writes_out or (among is not None and index not in among):
             continue
+        updated = {step.outputs[o] for o, _ in step.updates}
         for s in step.outputs:
-            if s < 0 or s in kept or s in viewed_outputs:
+            if s < 0 or s in kept or s in viewed_outputs or s in updated:
                 continue
             operand = operands[s]
             assert operand is not None and operand.shape is not None
@@ -321,9 +324,17 @@ def _viewed_by_outputs(steps: Sequence[Step], outputs: set[int]) -> set[int]:
     """Slots that an output of the program may be a view of: they must outlive the run, so never in the arena."""
     reached = set(outputs)
     for step in reversed(steps):
-        if step.kernel.startswith("onnx.") and any(s in reached for s in step.outputs):
-            reached.update(s for s in step.inputs if s >= 0)
+        produced, inputs = _views(step)
+        if any(s in reached for s in produced):
+            reached.update(inputs)
     return reached - outputs
+
+
+def _views(step: Step) -> tuple[list[int], list[int]]:
+    """Slots of outputs that may be views, and of the inputs that they may be views of."""
+    if step.kernel.startswith("onnx."):
+        return [s for s in step.outputs if s >= 0], [s for s in step.inputs if s >= 0]
+    return [step.outputs[o] for o, _ in step.updates], [step.inputs[i] for _, i in step.updates]
 
 
 def op_of(node: ir.Node, ops: Mapping[str, Op]) -> Op | None:

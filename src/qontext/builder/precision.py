@@ -1,6 +1,6 @@
 """Lowering float32 compute to bf16 or fp16: weights and activations change their type, inputs and outputs do not."""
 
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, MutableMapping, Set
 
 import onnx_ir as ir
 import torch
@@ -13,11 +13,17 @@ from ..graph.tensors import constant_of, to_onnx
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
+Narrowed = MutableMapping[tuple[object, ...], tuple[torch.Tensor, torch.Tensor]]
+"""Weights as they were and narrowed, by where they lie: programs over the same weights share them."""
+
+
 def lower_precision(
     graph: ir.Graph,
     precision: str,
     kept: Collection[str] = (),
     fixed: Callable[[ir.Node, int], bool] = lambda node, index: False,
+    states: Collection[str] = (),
+    narrowed: Narrowed | None = None,
 ) -> int:
     """Turns every float32 weight, constant and cast of a graph into `precision`; returns how many weights changed.
 
@@ -28,7 +34,10 @@ def lower_precision(
     Args:
         kept: names of nodes that stay in float32, weights and results; casts are put around them.
         fixed: whether an operand is float32 by declaration; weights that only such operands read stay as they are.
+        states: inputs and outputs that are updated in place; they take the precision instead of being cast.
+        narrowed: weights narrowed for other programs, to be used again and added to.
     """
+    narrowed = {} if narrowed is None else narrowed
     kind = by_name(PRECISIONS[precision])
     if kind.name == "float32":
         return 0
@@ -41,17 +50,25 @@ def lower_precision(
         if tensor is None or tensor.dtype != torch.float32 or _only_for(value, wide):
             continue
         if not value.uses() or not all(fixed(user, index) for user, index in value.uses()):
-            value.const_value = to_onnx(narrow(tensor, kind.torch), name)
+            where = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.numel() == 0 and name)
+            if where not in narrowed:
+                narrowed[where] = (tensor, narrow(tensor, kind.torch))
+            value.const_value = to_onnx(narrowed[where][1], name)
             value.dtype = kind.onnx
             value.meta.pop("torch", None)
             changed += 1
     for node in graph:
         if node not in wide:
             _retype(node, kind.torch, kind.onnx)
+    for value in (*graph.inputs, *graph.outputs):
+        if value.name in states and value.dtype == ir.DataType.FLOAT:
+            value.dtype = kind.onnx
     for value in graph.inputs:
         if value.dtype == ir.DataType.FLOAT and value.uses():
             _cast_input(graph, value, kind.onnx, wide)
     for i, value in enumerate(list(graph.outputs)):
+        if value.name in states:
+            continue
         if value.dtype == ir.DataType.FLOAT and value.producer() not in wide:
             _cast_output(graph, i, value)
     _cast_around(graph, wide, kind.onnx)

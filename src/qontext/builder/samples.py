@@ -9,7 +9,7 @@ from ..graph.dims import Dim, Shape
 from ..ops.call import Call, Operand
 from ..ops.declare import Op
 
-_SEQUENCES = ("B", "batch", "batch_size")
+_SEQUENCES = ("B", "batch", "batch_size", "rows")
 _LENGTHS = ("S", "Skv", "sequence", "sequence_length", "seq", "seq_len")
 
 

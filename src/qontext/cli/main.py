@@ -6,7 +6,7 @@ import sys
 import typer
 
 from ..errors import QontextError
-from . import calibrate_command, engine_commands, report_commands, text_commands
+from . import calibrate_command, engine_commands, generate_command, report_commands, text_commands
 from .console import note
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 text_commands.register(app)
+generate_command.register(app)
 engine_commands.register(app)
 calibrate_command.register(app)
 report_commands.register(app)

@@ -37,6 +37,8 @@ class Model:
     config:     JSON-able facts for tasks: labels, pooling, max_length, pad and mask ids, vocabulary size
     tokenizer:  text of tokenizer.json, or None
     source:     where it came from: "huggingface", "onnx", "torch", "network"
+    programs:   further graphs over the same weights, by name: "prefill" and "decode" of a decoder
+    states:     of the further graphs: inputs that hold a cache -> the outputs that are these inputs after a step
     attention_mask: name of the input [B, S] that says which tokens are real (0 = padding); None switches packing off
     """
 
@@ -49,6 +51,8 @@ class Model:
     tokenizer: str | None = None
     source: str = "network"
     attention_mask: str | None = None
+    programs: dict[str, ir.Graph] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (

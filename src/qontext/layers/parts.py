@@ -44,6 +44,12 @@ def layer_norm(build: Builder, x: ir.Value, path: str, epsilon: float) -> ir.Val
         return build.net.layer_norm(x, build.weight(f"{path}.weight"), build.weight(f"{path}.bias"), epsilon=epsilon)
 
 
+def rms_norm(build: Builder, x: ir.Value, path: str, epsilon: float) -> ir.Value:
+    """RMSNorm over the last axis with `path.weight` [E]."""
+    with build.net.scope(path):
+        return build.net.rms_norm(x, build.weight(f"{path}.weight"), epsilon=epsilon)
+
+
 def activate(build: Builder, x: ir.Value, kind: str, path: str) -> ir.Value:
     """An activation by our name: "gelu" (erf), "gelu_tanh", "relu", "silu", "tanh"."""
     net = build.net

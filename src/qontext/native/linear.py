@@ -1,6 +1,7 @@
 """Linear layers with weights packed once: y = act(x W^T + bias) + residual."""
 
 import struct
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +21,29 @@ ALIGNMENT = 64
 Linear = Callable[[Any, Any, Any, Any], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedWeight:
-    """A weight `[M, K]` in the order in which one instruction set reads it."""
+    """A weight `[M, K]` in the order in which one instruction set reads it; `source` is the weight as it came."""
 
     data: torch.Tensor
     rows: int
     columns: int
     dtype: torch.dtype
     isa: str
+    source: torch.Tensor
+
+
+# Programs over the same weights share their packed form, which holds its source: the key stays true while it lives.
+_PACKED: weakref.WeakValueDictionary[tuple[object, ...], PackedWeight] = weakref.WeakValueDictionary()
+
+
+def shared_weight(weight: torch.Tensor) -> PackedWeight:
+    """`pack_weight` for a weight that nobody writes to: packed once, however many layers use it."""
+    key = (weight.data_ptr(), tuple(weight.shape), weight.dtype, isa())
+    packed = _PACKED.get(key)
+    if packed is None:
+        packed = _PACKED[key] = pack_weight(weight)
+    return packed
 
 
 def multiplies(dtype: torch.dtype) -> bool:
@@ -54,7 +69,7 @@ def pack_weight(weight: torch.Tensor) -> PackedWeight:
     data = room[start : start + size]
     block = _block(m, k, code, ISAS.index(name), weight.data_ptr(), data.data_ptr())
     functions().qx_linear_pack(block, torch.get_num_threads())
-    return PackedWeight(data, m, k, weight.dtype, name)
+    return PackedWeight(data, m, k, weight.dtype, name, weight)
 
 
 def bind_linear(weight: PackedWeight, activation: str | None) -> Linear:
@@ -84,7 +99,7 @@ def bind_linear(weight: PackedWeight, activation: str | None) -> Linear:
         if kernel(head + tail, threads()):
             raise MemoryError("no memory for the scratch of a linear layer")
 
-    linear.__dict__["weight"] = data  # keeps the memory behind `packed`
+    linear.__dict__["weight"] = weight  # keeps the memory behind `packed`
     return linear
 
 

@@ -5,6 +5,7 @@ from .declare import Op
 from .embed_layer_norm.op import OP as EMBED_LAYER_NORM
 from .first_tokens.op import OP as FIRST_TOKENS
 from .gelu.op import OP as GELU
+from .gpt_attention.op import OP as GPT_ATTENTION
 from .group_norm.op import OP as GROUP_NORM
 from .layer_norm.op import OP as LAYER_NORM
 from .linear.op import OP as LINEAR
@@ -30,6 +31,7 @@ OPS: tuple[Op, ...] = (
     GELU,
     QKV_TO_CONTEXT,
     ATTENTION,
+    GPT_ATTENTION,
     ROTARY_EMBEDDING,
     PACK_INDEX,
     PACK_TOKENS,

@@ -86,7 +86,7 @@ class Op:
 
     reference: (*inputs, **attributes) -> output or tuple of ALL declared outputs (None for those it was not asked
                for, if they cost extra); short, no tricks, computing in the dtype of its inputs; it is given float32
-               or float64 floats only
+               or float64 floats only, but what is updated in its own dtype, and leaves all inputs as they are
     infer:     output operands from input operands, where the axes alone do not say it
     cost:      least bytes and flops of a call whose shapes are all numbers
     body:      text of an ONNX function body (statements of the ONNX text format over the declared names) for this
@@ -129,6 +129,11 @@ class Op:
 
     def output_index(self, name: str) -> int:
         return next(i for i, p in enumerate(self.outputs) if p.name == name)
+
+    @property
+    def updated_inputs(self) -> dict[int, int]:
+        """Declared aliasing by place: {output: input that it is, written in place}."""
+        return {self.output_index(o): self.input_index(i) for o, i in self.updates.items()}
 
     def complete_attributes(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All attributes with defaults filled in. Raises ArgumentError naming every wrong one."""

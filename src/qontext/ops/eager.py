@@ -17,7 +17,9 @@ def reference_kernel(op: Op, device: str = "cpu") -> Kernel:
     """The reference as a kernel: halves are computed in float32, results cast to the declared dtypes.
 
     On a GPU it computes there; what a reference makes on the host (cumulative lengths) is moved, host outputs stay.
+    What the operator updates comes to the reference as it is; its new contents are copied into it.
     """
+    updated = op.updated_inputs
 
     def bind(call: Call) -> Bound:
         kinds = [None if o is None else by_name(o.dtype).torch for o in call.outputs]
@@ -25,9 +27,16 @@ def reference_kernel(op: Op, device: str = "cpu") -> Kernel:
         places = [torch.device("cpu") if p.host else place for p in op.outputs]
 
         def run(inputs: Tensors, out: Tensors | None = None) -> Result:
-            given = [None if t is None else t.float() if t.dtype in _HALVES else t for t in inputs]
+            given = [
+                t if t is None or t.dtype not in _HALVES or i in updated.values() else t.float()
+                for i, t in enumerate(inputs)
+            ]
             result = op.reference(*given, **call.attributes)
-            results = result if isinstance(result, tuple) else (result,)
+            results = list(result) if isinstance(result, tuple) else [result]
+            for output, source in updated.items():
+                held, new = inputs[source], results[output]
+                if held is not None and new is not None:
+                    results[output] = held.copy_(new)
             return tuple(
                 None if kind is None or r is None else r.to(where, kind)
                 for r, kind, where in zip(results, kinds, places, strict=False)
@@ -84,6 +93,8 @@ def run_eagerly(
             else torch.empty([_size(d) for d in o.shape or ()], dtype=o.type.torch, device="cpu" if p.host else place)
             for p, o in zip(op.outputs, call.outputs, strict=True)
         ]
+        for output, source in op.updated_inputs.items():
+            out[output] = inputs[source]
     with current(device):
         result = kernel.bind(call)(inputs, out)
     results = result if isinstance(result, tuple) else (result,)

@@ -71,9 +71,10 @@ def variants(kernel: Kernel, call: Call, inputs: Tensors) -> tuple[list[Call], s
 
 
 def expected(op: Op, call: Call, inputs: Tensors) -> tuple[torch.Tensor | None, ...]:
-    """All outputs of the reference in float64, computed on the CPU."""
+    """All outputs of the reference in float64, computed on the CPU; what is updated keeps its dtype."""
     here = [None if t is None else t.cpu() for t in inputs]
-    wide = [t.double() if t is not None and t.is_floating_point() else t for t in here]
+    held = op.updated_inputs.values()
+    wide = [t.double() if t is not None and t.is_floating_point() and i not in held else t for i, t in enumerate(here)]
     result = op.reference(*wide, **call.attributes)
     return result if isinstance(result, tuple) else (result,)
 
@@ -168,10 +169,18 @@ def with_gaps(inputs: Tensors) -> list[torch.Tensor | None]:
 
 
 def run_and_compare(op: Op, kernel: Kernel, case: Case, dtype: str, call: Call, inputs: Tensors) -> list[str]:
-    """Runs one bound kernel on poisoned outputs; returns sentences about what is wrong."""
+    """Runs one bound kernel on poisoned outputs; returns sentences about what is wrong.
+
+    What the operator updates is copied first, gaps in memory included, so that the inputs serve again.
+    """
+    updated = op.updated_inputs
+    inputs = [_copy(t) if i in updated.values() else t for i, t in enumerate(inputs)]
     before = [None if t is None else t.clone() for t in inputs]
     want = expected(op, call, inputs)
     out = poisoned(_sized(call, want)) if kernel.writes_out else None
+    for output, source in updated.items() if out is not None else ():
+        assert out is not None
+        out[output] = inputs[source] if call.outputs[output] is not None else None
     result = kernel.bind(call)(inputs, out)
     results = result if isinstance(result, tuple) else (result,)
     last = max(i for i, operand in enumerate(call.outputs) if operand is not None)
@@ -183,17 +192,26 @@ def run_and_compare(op: Op, kernel: Kernel, case: Case, dtype: str, call: Call, 
         if operand is None:
             continue
         got = results[i] if out is None else out[i]
-        if out is None:
+        if out is None and i not in updated:
             problems += _borrowed(op, kernel, i, got, inputs)
-        elif results[i] is not None and results[i].data_ptr() != out[i].data_ptr():  # type: ignore[union-attr]
+        elif out is not None and results[i] is not None and results[i].data_ptr() != out[i].data_ptr():  # type: ignore[union-attr]
             problems.append(f"{param.name} was not written where the caller asked")
-        if out is not None:
+        if out is not None and i not in updated:
             problems.append(spilled(param.name, got))
+        if i in updated and got is not inputs[updated[i]]:
+            problems.append(f"{param.name} is not {op.inputs[updated[i]].name}, which it is declared to be")
         problems.append(problem_with(param.name, got, want[i], operand, case.tolerance.get(dtype, 1.0)))
-    for param, old, new in zip(op.inputs, before, inputs, strict=True):
-        if old is not None and new is not None and not torch.equal(old, new):
+    for i, (param, old, new) in enumerate(zip(op.inputs, before, inputs, strict=True)):
+        if old is not None and new is not None and i not in updated.values() and not torch.equal(old, new):
             problems.append(f"input {param.name} was changed")
     return [problem for problem in problems if problem is not None]
+
+
+def _copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    """A copy with the same strides."""
+    if tensor is None:
+        return None
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
 
 
 def _borrowed(op: Op, kernel: Kernel, index: int, got: torch.Tensor | None, inputs: Tensors) -> list[str]:
@@ -222,6 +240,7 @@ def problem_with(
         return f"{name} has shape {tuple(got.shape)}, reference {tuple(want.shape)}, declared {operand.shape}"
     if not kind.is_float:
         return None if torch.equal(got, want.to(got.dtype)) else f"{name} differs: {got} instead of {want}"
+    got, want = got.double(), want.double()  # 8-bit floats have few operations of their own
     if not torch.isfinite(got).all() and torch.isfinite(want).all():
         return f"{name} has {int((~torch.isfinite(got)).sum())} values that are not finite"
     error = relative_rms(got, want)

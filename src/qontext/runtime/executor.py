@@ -114,6 +114,10 @@ class Executor:
             given = [table[s] if s >= 0 else None for s in step.inputs]
             run, writes_out = (step.run, step.writes_out) if step.rows is None else ready.chosen(sizes)
             out = self._outputs(ready, sizes) if writes_out else None
+            if out is not None and step.updates:
+                out = list(out)
+                for output, source in step.updates:
+                    out[output] = given[source]
             try:
                 result = run(given, out)
             except QontextError as error:
@@ -207,7 +211,9 @@ class _Ready:
     def __init__(self, step: Step, program: Program, place: torch.device):
         self.step = step
         self.place = place
-        self.targets = [_Target(program, s) if s >= 0 else None for s in step.outputs] if step.writes_out else []
+        updated = {o for o, _ in step.updates}
+        places = [-1 if o in updated else s for o, s in enumerate(step.outputs)]
+        self.targets = [_Target(program, s) if s >= 0 else None for s in places] if step.writes_out else []
         shapes = [t.shape for t in self.targets if t is not None]
         self.symbols = tuple(
             dict.fromkeys(s for shape in shapes for d in shape if isinstance(d, Dim) for s in d.symbols)

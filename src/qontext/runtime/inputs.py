@@ -165,6 +165,16 @@ def _check_sizes(
             )
 
 
+def check_right_padded(mask: Array) -> None:
+    """Raises InputError unless every row of a mask is ones followed by zeros, as programs of decoders read it."""
+    tensor = mask if isinstance(mask, torch.Tensor) else torch.as_tensor(np.asarray(mask))
+    if tensor.dim() == 2 and bool((tensor[:, 1:].bool() & ~tensor[:, :-1].bool()).any()):
+        row = int((tensor[:, 1:].bool() & ~tensor[:, :-1].bool()).any(1).nonzero()[0])
+        raise InputError(
+            f"run: row {row} of attention_mask has a token behind padding; a decoder takes right-padded input"
+        )
+
+
 def _range_check(tensors: Mapping[str, torch.Tensor], limits: Mapping[str, int]) -> Callable[[], None]:
     """Checks ids against their limits: at once on the host; on a device, starts the search and gives its end."""
     if all(t.device.type == "cpu" for t in tensors.values()):

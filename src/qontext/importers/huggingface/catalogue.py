@@ -1,4 +1,4 @@
-"""All families, and all tasks."""
+"""All families of encoders, and all tasks."""
 
 from .albert import ALBERT
 from .bert import BERT
@@ -10,4 +10,4 @@ from .roberta import ROBERTA
 
 FAMILIES: tuple[Family, ...] = (BERT, ROBERTA, DISTILBERT, ELECTRA, ALBERT, MPNET)
 BY_TYPE: dict[str, Family] = {t: f for f in FAMILIES for t in f.model_types}
-TASKS = ("fill-mask", "classify", "token-classify", "answer", "embed", "encode")
+TASKS = ("fill-mask", "classify", "token-classify", "answer", "embed", "generate", "encode")

@@ -14,6 +14,8 @@ from ...models.encoder_config import EncoderConfig
 from ...ops.network import Network
 from . import weights as checked
 from .config import encoder_config, family_of
+from .decoder import import_decoder
+from .decoder_family import decoder_family_of
 from .facts import facts_for_tasks
 from .family import Family, Head
 from .files import read_json, read_tokenizer, read_weights
@@ -33,8 +35,8 @@ def import_folder(
     Args:
         source: a folder with config.json and safetensors (or that of a sentence-transformers model), a hub id, or
             "demo-bert" for the model in the package.
-        task: "fill-mask", "classify", "token-classify", "answer", "embed" or "encode"; found from the files when left
-            out.
+        task: "fill-mask", "classify", "token-classify", "answer", "embed", "generate" or "encode"; found from the
+            files when left out.
         revision: of a hub model.
         check_weights: "warn" about NaN and Inf, "strict" refuses them, "off" does not look.
     Raises:
@@ -44,6 +46,9 @@ def import_folder(
     whole = find_folder(source, revision)
     folder, name = encoder_folder(whole), model_name(source, whole)
     raw = read_json(folder / "config.json")
+    decoder = decoder_family_of(raw)
+    if decoder is not None:
+        return import_decoder(folder, name, raw, decoder, task, check_weights)
     family = family_of(raw)
     named = task is not None or has_architecture(raw)
     task = choose_task(raw, family, task, is_sentence_folder(whole))

@@ -9,6 +9,7 @@ import torch
 from ...errors import ArgumentError, UnsupportedModelError, WeightsError, all_problems
 from ...models.encoder import layer_path
 from ...models.encoder_config import EncoderConfig
+from .decoder_family import DecoderFamily
 from .family import LAYER, Family, Head
 
 Shapes = dict[str, tuple[int, ...]]
@@ -84,7 +85,11 @@ def _within(name: str, modules: set[str]) -> bool:
 
 
 def check_weights(
-    tensors: Mapping[str, torch.Tensor], needed: Shapes, family: Family, spare: Iterable[str], finite: str
+    tensors: Mapping[str, torch.Tensor],
+    needed: Shapes,
+    family: Family | DecoderFamily,
+    spare: Iterable[str],
+    finite: str,
 ) -> dict[str, torch.Tensor]:
     """The needed weights, halves widened to float32.
 

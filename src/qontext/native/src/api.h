@@ -9,7 +9,7 @@
 #define QX_EXPORT extern "C"
 #endif
 
-enum QxDType : int64_t { QX_F32 = 0, QX_BF16 = 1, QX_F16 = 2 };
+enum QxDType : int64_t { QX_F32 = 0, QX_BF16 = 1, QX_F16 = 2, QX_I8 = 3, QX_E4M3 = 4 };  // the last two in caches only
 enum QxIsa : int64_t { QX_GENERIC = 0, QX_AVX2 = 1, QX_AVX512 = 2, QX_AVX512_BF16 = 3, QX_AMX = 4, QX_ISA_COUNT = 5 };
 enum QxActivation : int64_t { QX_RELU = 0, QX_GELU_ERF = 1, QX_GELU_TANH = 2, QX_SILU = 3 };
 enum QxEmptyRow : int64_t { QX_ZEROS = 0, QX_UNIFORM = 1 };
@@ -114,6 +114,28 @@ struct QxAttention {
     double scale, softcap;
 };
 
+// Attention of few queries a sequence over a cache [blocks, 2, kv_heads, tokens, head_size] whose strides are block, part,
+// head and token. Without a table a block is a slot; with one, `page` tokens of the slot that names it. Sequence r has
+// queries[r] queries from row first[r] of q on, at positions past[r] and on, and all keys up to them.
+struct QxDecode {
+    const void* q;
+    void* out;
+    int64_t dtype, q_token, q_head, out_token, out_head;
+    const void* cache;
+    int64_t cache_type, block, part, head, token;
+    const int32_t* table;
+    int64_t table_row, page;
+    const int32_t* indirection;  // [slots, width]: the beam that holds a position
+    int64_t beams, width;
+    int64_t rows;
+    const int32_t *first, *queries, *past, *slots;
+    int64_t heads, kv_heads, head_size, capacity, window, sinks;
+    const float *key_scale, *value_scale;  // one for all heads (scale_step 0) or one a head (1)
+    int64_t scale_step;
+    const float* slopes;
+    double scale, softcap;
+};
+
 QX_EXPORT int64_t qx_abi();
 QX_EXPORT int64_t qx_isa_built(int64_t isa);
 QX_EXPORT int64_t qx_isa_supported(int64_t isa);
@@ -134,3 +156,4 @@ QX_EXPORT int64_t qx_quant_linear_pack(const QxQuantLinear* args, int64_t thread
 QX_EXPORT int64_t qx_quant_linear(const QxQuantLinear* args, int64_t threads);
 QX_EXPORT int64_t qx_pack_index(const QxPackIndex* args);  // the longest row
 QX_EXPORT int64_t qx_attention(const QxAttention* args, int64_t threads);
+QX_EXPORT int64_t qx_decode(const QxDecode* args, int64_t threads);

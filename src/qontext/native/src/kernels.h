@@ -6,6 +6,7 @@ namespace qx {
 
 struct AttentionPlan;
 struct AttentionTask;
+struct DecodeTask;
 class Prefetch;
 
 // A linear layer: columns come in panels of up to `vectors` vectors of `width`.
@@ -32,6 +33,8 @@ struct Kernels {
     bool (*attention)(const AttentionPlan&, const AttentionTask&, Prefetch& ahead);
     const LinearKernels* linear;
     const QuantLinearKernels* quant_linear;
+    // Attends, or (join) puts the parts of a cut sequence together. False when there is no memory for the scratch.
+    bool (*decode)(const QxDecode&, const DecodeTask&, bool join);
 };
 
 extern const Kernels kernels_generic, kernels_avx2, kernels_avx512, kernels_avx512_bf16, kernels_amx;

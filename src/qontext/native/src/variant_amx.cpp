@@ -3,6 +3,7 @@
 #include "activation.h"
 #include "attention_amx.h"
 #include "attention_choice.h"
+#include "decode.h"
 #include "kernels.h"
 #include "linear.h"
 #include "norm.h"
@@ -20,6 +21,6 @@ static bool attend_with_tiles(const AttentionPlan& plan, const AttentionTask& ta
 
 }  // namespace amx
 
-const Kernels kernels_amx = {amx::norm_rows, amx::embed_rows, amx::activate_rows, amx::attention<amx::attend_with_tiles>, &amx::linear_kernels, &amx::quant_linear_kernels};
+const Kernels kernels_amx = {amx::norm_rows, amx::embed_rows, amx::activate_rows, amx::attention<amx::attend_with_tiles>, &amx::linear_kernels, &amx::quant_linear_kernels, amx::decode};
 
 }  // namespace qx

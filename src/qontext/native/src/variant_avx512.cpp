@@ -2,6 +2,7 @@
 #define QX_NS avx512
 #include "activation.h"
 #include "attention_choice.h"
+#include "decode.h"
 #include "kernels.h"
 #include "linear.h"
 #include "norm.h"
@@ -9,6 +10,6 @@
 
 namespace qx {
 
-const Kernels kernels_avx512 = {avx512::norm_rows, avx512::embed_rows, avx512::activate_rows, avx512::attention<avx512::attend<avx512::BF16, avx512::FloatCore<avx512::BF16>>>, &avx512::linear_kernels, &avx512::quant_linear_kernels};
+const Kernels kernels_avx512 = {avx512::norm_rows, avx512::embed_rows, avx512::activate_rows, avx512::attention<avx512::attend<avx512::BF16, avx512::FloatCore<avx512::BF16>>>, &avx512::linear_kernels, &avx512::quant_linear_kernels, avx512::decode};
 
 }  // namespace qx

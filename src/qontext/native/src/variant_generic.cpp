@@ -1,6 +1,7 @@
 #define QX_NS generic
 #include "activation.h"
 #include "attention_choice.h"
+#include "decode.h"
 #include "kernels.h"
 #include "linear.h"
 #include "norm.h"
@@ -8,6 +9,6 @@
 
 namespace qx {
 
-const Kernels kernels_generic = {generic::norm_rows, generic::embed_rows, generic::activate_rows, generic::attention<generic::attend<generic::BF16, generic::FloatCore<generic::BF16>>>, &generic::linear_kernels, &generic::quant_linear_kernels};
+const Kernels kernels_generic = {generic::norm_rows, generic::embed_rows, generic::activate_rows, generic::attention<generic::attend<generic::BF16, generic::FloatCore<generic::BF16>>>, &generic::linear_kernels, &generic::quant_linear_kernels, generic::decode};
 
 }  // namespace qx

@@ -72,7 +72,7 @@ def _native_supports(call: Call) -> str | None:
 
 
 def _native_bind(call: Call) -> Bound:
-    packed = native_linear.pack_weight(even(_weight_of(call)))
+    packed = native_linear.shared_weight(even(_weight_of(call)))
     multiply = native_linear.bind_linear(packed, NATIVE_KINDS.get(call.attributes["activation"]))
     features = packed.rows
 

@@ -1,0 +1,48 @@
+// Attention of few queries a sequence over a cache, as when text is generated: cut into tasks, the same for every
+// instruction set.
+#pragma once
+#include "api.h"
+
+namespace qx {
+
+// Keys that are worked on together: they and their values fit a level-1 cache.
+constexpr int64_t decode_keys = 32;
+
+// Keys [begin, end) of one sequence for one key head, counted among those that its first query can see.
+struct DecodeTask {
+    int32_t row, kv_head, part, parts;
+    int64_t begin, end;
+    float* partial;  // where several parts meet: for each of its rows the largest score, the total and the sums
+};
+
+// The positions that a sequence looks at: [0, kept), then [low, total).
+struct SeenKeys {
+    int64_t kept, low, total;
+    int64_t count() const { return kept + total - low; }
+    int64_t position(int64_t n) const { return n < kept ? n : low + n - kept; }
+};
+
+inline SeenKeys seen_keys(const QxDecode& a, int64_t row) {
+    const int64_t total = int64_t(a.past[row]) + a.queries[row];
+    int64_t low = a.window > 0 ? int64_t(a.past[row]) + 1 - a.window : 0;
+    if (low <= a.sinks) low = 0;  // no gap between the first keys and the window
+    return {low > 0 ? a.sinks : 0, low, total};
+}
+
+// Where the token at a position of a slot lies, in elements from the start of the cache, for key head 0.
+inline int64_t place_of(const QxDecode& a, int64_t slot, int64_t position) {
+    int64_t place = position;
+    if (place >= a.capacity) place = a.sinks + (position - a.sinks) % (a.capacity - a.sinks);
+    if (!a.table) return slot * a.block + place * a.token;
+    return int64_t(a.table[slot * a.table_row + place / a.page]) * a.block + place % a.page * a.token;
+}
+
+// The slot that a sequence reads a position from: another beam's, where the tokens before this step came from it.
+inline int64_t slot_of(const QxDecode& a, int64_t row, int64_t position) {
+    const int64_t slot = a.slots[row];
+    if (!a.indirection || position >= a.past[row] || position >= a.width) return slot;
+    const int64_t beam = a.indirection[slot * a.width + position];
+    return slot - slot % a.beams + beam;
+}
+
+}  // namespace qx

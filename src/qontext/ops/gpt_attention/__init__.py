@@ -1,0 +1,1 @@
+"""GptAttention: attention of GPT-like models over a cache: declaration, reference, kernels, cases."""

@@ -1,0 +1,129 @@
+"""The sequences of one call: which tokens are new, how many came before, where they are cached."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...errors import InputError
+from ..call import Tensors
+from .cache import Cache
+
+Tensor = torch.Tensor
+
+INPUTS = (
+    "qkv",
+    "past",
+    "past_lengths",
+    "query_lengths",
+    "slots",
+    "block_table",
+    "cache_indirection",
+    "kv_orig_quant_scale",
+    "kv_quant_orig_scale",
+    "qkv_bias",
+    "alibi_slopes",
+    "relative_attention_bias",
+    "prefix_lengths",
+    "cross_qkv",
+    "encoder_lengths",
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Sequence r has `new[r]` tokens from row `first[r]` of all tokens, after `past[r]` tokens in slot `slots[r]`."""
+
+    first: list[int]
+    new: list[int]
+    past: list[int]
+    slots: list[int]
+    prefix: list[int] | None
+    encoder: list[int] | None
+    tokens: int
+
+    def __len__(self) -> int:
+        return len(self.new)
+
+    def token_index(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every new token: its flat row, its position, its slot; int64 [sum of new]."""
+        new = torch.tensor(self.new, dtype=torch.int64)
+        inside = torch.arange(int(new.sum())) - (new.cumsum(0) - new).repeat_interleave(new)
+        index, position, slot = (
+            torch.tensor(x, dtype=torch.int64).repeat_interleave(new) for x in (self.first, self.past, self.slots)
+        )
+        return index + inside, position + inside, slot
+
+
+def is_packed(qkv: Tensor, query_lengths: Tensor | None) -> bool:
+    """[T, W], or [1, T, W] with lengths: with one sequence padded and packed are the same."""
+    return qkv.dim() == 2 or (query_lengths is not None and qkv.shape[0] == 1)
+
+
+def rows_of(given: Mapping[str, Tensor | None]) -> Rows:
+    """The sequences of a call.
+
+    Raises InputError for lengths that do not add up to the tokens, are negative or larger than their room.
+    """
+    qkv, query_lengths = given["qkv"], given["query_lengths"]
+    assert qkv is not None
+    tokens = qkv.shape[:-1].numel()
+    if is_packed(qkv, query_lengths):
+        assert query_lengths is not None
+        new = _numbers("query_lengths", query_lengths)
+        if sum(new) != tokens:
+            raise InputError(
+                f"query_lengths is {_shown(new)}, {sum(new)} tokens in all, but qkv holds {tokens} packed tokens"
+            )
+        ends = torch.tensor(new, dtype=torch.int64).cumsum(0).tolist()
+        first = [end - count for end, count in zip(ends, new, strict=True)]
+    else:
+        count, length = qkv.shape[:2]
+        new = [length] * count if query_lengths is None else _numbers("query_lengths", query_lengths)
+        if any(n > length for n in new):
+            raise InputError(f"query_lengths is {_shown(new)}, but qkv is padded to {length} tokens a sequence")
+        first = [r * length for r in range(count)]
+    zero = [0] * len(new)
+    numbers = {
+        name: None if (x := given[name]) is None else _numbers(name, x)
+        for name in ("past_lengths", "slots", "prefix_lengths", "encoder_lengths")
+    }
+    for name, values in numbers.items():
+        if values is not None and len(values) != len(new):
+            raise InputError(f"{name} has {len(values)} numbers for {len(new)} sequences")
+    past, slots = numbers["past_lengths"] or zero, numbers["slots"] or list(range(len(new)))
+    return Rows(first, new, past, slots, numbers["prefix_lengths"], numbers["encoder_lengths"], tokens)
+
+
+def cache_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -> Cache | None:
+    """The cache of a call, None when it has none."""
+    past = given["past"]
+    if past is None:
+        return None
+    window = attributes["window"]
+    return Cache(
+        past,
+        given["block_table"],
+        given["cache_indirection"],
+        given["kv_orig_quant_scale"],
+        given["kv_quant_orig_scale"],
+        attributes["sinks"] if window else 0,
+        cyclic=window > 0,
+    )
+
+
+def named(inputs: Tensors) -> dict[str, Tensor | None]:
+    """The inputs of a call by name."""
+    return dict(zip(INPUTS, [*inputs, *[None] * (len(INPUTS) - len(inputs))], strict=True))
+
+
+def _numbers(name: str, values: Tensor) -> list[int]:
+    found: list[int] = values.tolist()
+    if any(n < 0 for n in found):
+        raise InputError(f"{name} is {_shown(found)}; lengths are 0 or more")
+    return found
+
+
+def _shown(numbers: list[int]) -> str:
+    return str(numbers) if len(numbers) <= 12 else f"{str(numbers[:8])[:-1]}, ...]"
