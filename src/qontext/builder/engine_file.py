@@ -88,6 +88,7 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
             "packing": asdict(compiled.packing),
             "kept": compiled.kept,
             "quantised": [asdict(layer) for layer in compiled.quantised],
+            "errors": compiled.errors,
             "log": compiled.log,
         }
     )
@@ -145,6 +146,7 @@ def read_engine(
         ledgers = {name: _ledger(raw) for name, raw in report.get("ledgers", {}).items()}
         kept, lines = dict(report.get("kept", {})), list(report["log"])
         layers = [QuantLayer(**layer) for layer in report.get("quantised", [])]
+        errors = {str(n): float(e) for n, e in report.get("errors", {}).items()}
     here = device_of(settings.device).name
     moved = []
     if here != built_on:
@@ -168,6 +170,7 @@ def read_engine(
         tuple(plugins),
         kept,
         layers,
+        errors,
         lines + moved,
         states=states,
         ledgers=ledgers,

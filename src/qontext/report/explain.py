@@ -17,6 +17,7 @@ from ..engine import Engine
 from ..errors import ArgumentError
 from ..graph.model import Model
 from ..ops.operators import operators
+from ..quant.recipe import int8_share
 from ..runtime.ceilings import ceilings_of
 from ..runtime.gpu_executor import executor_for
 from ..runtime.inputs import prepare_inputs
@@ -102,7 +103,6 @@ def explain(
         "source_nodes": len(ledger.sources),
         "fusions": [_fusion(f, ledger.sources) for f in ledger.fusions],
         "refusals": refusal_rows(ledger.refusals),
-        "quantised": [asdict(layer) for layer in compiled.quantised],
         "folded": len(ledger.folded),
         "removed": len(ledger.removed),
         "packing": {
@@ -111,6 +111,12 @@ def explain(
             "left_padded": [
                 {"node": n.node, "op": n.op, "reason": n.reason} for n in compiled.packing.nodes if n.reason
             ],
+        },
+        "quantised": {
+            "rest": compiled.settings.floats,
+            "share_of_operations": int8_share(compiled.quantised),
+            "errors": compiled.errors,
+            "layers": [asdict(layer) for layer in compiled.quantised],
         },
         "graphs": engine.graphs,
         "log": compiled.log,
