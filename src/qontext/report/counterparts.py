@@ -70,7 +70,8 @@ class Tokens:
 def aligned(references: Sequence[torch.Tensor], out: torch.Tensor, tokens: Tokens) -> torch.Tensor | None:
     """What `out` should be, made of reference values: as it is, packed, reshaped, or several side by side.
 
-    All tensors lie on the host. Rows of padding are taken from `out`, since nobody reads them. None when the shapes fit in no way.
+    All tensors lie on the host. Rows of padding are taken from `out`, since nobody reads them. None when the shapes
+    fit in no way.
     """
     candidates = [found for r in references if (found := _fit(r, out, tokens)) is not None]
     if not candidates and 1 < len(references) <= 4 and len({r.shape[:-1] for r in references}) == 1:
