@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "examples" / "transformer_blocks"
@@ -19,11 +20,13 @@ _MEASURED = re.compile(
 @pytest.fixture(scope="module")
 def written():
     sys.path.insert(0, str(HERE))
+    threads = torch.get_num_threads()  # the lesson takes one
     try:
         import write
 
         yield write, write.run_cells()
     finally:
+        torch.set_num_threads(threads)
         sys.path.remove(str(HERE))
         for name in ("write", "lesson", "modules", "block"):
             sys.modules.pop(name, None)

@@ -4,12 +4,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import qontext as qx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fusion"))  # the exported modules of its tests
 
 from report_models import bert, chain
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The models are tiny; threads that wait for each other would only cost time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -14,29 +14,22 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 88, 14, 16, 44
 
 
 def time_bar(steps: Sequence[Row]) -> str:
-    """One bar: the share of each family of operators in the time of all steps."""
+    """One bar of buttons: the share of each family of operators in the time of all steps."""
     total = sum(s["us"] for s in steps) or 1.0
     spent: dict[str, float] = {}
     for step in steps:
         family = family_of(step["op"])
         spent[family] = spent.get(family, 0.0) + step["us"]
-    parts, x = [], 0.0
+    parts = []
     for family in [*(name for name, _ in FAMILIES), OTHER]:
-        if family not in spent:
-            continue
-        width = 1000 * spent[family] / total
-        label = f"{family} {numbers.share(spent[family] / total)}, {numbers.span(spent[family])}"
-        shown = f'<text x="{x + 6:.1f}" y="27" font-size="15">{family}</text>' if width > 9 * len(family) + 12 else ""
-        parts.append(
-            f'<g class="pick f-{family}" data-family="{family}" tabindex="0" role="button" aria-label="{label}">'
-            f'<title>{label}</title><rect x="{x:.1f}" y="0" width="{max(width - 1.5, 0.5):.1f}" height="42"/>'
-            f"{shown}</g>"
-        )
-        x += width
-    return (
-        f'<svg class="timebar" viewBox="0 0 1000 42" preserveAspectRatio="none" role="img" '
-        f'aria-label="time by family of operators">{"".join(parts)}</svg>'
-    )
+        if family in spent:
+            label = f"{family} {numbers.share(spent[family] / total)}, {numbers.span(spent[family])}"
+            parts.append(
+                f'<button type="button" class="pick f-{family}" data-family="{family}" title="{label}" '
+                f'aria-label="{label}" style="flex:{spent[family] / total:.4f}">{family} '
+                f"{numbers.share(spent[family] / total)}</button>"
+            )
+    return f'<div class="timebar" role="group" aria-label="time by family of operators">{"".join(parts)}</div>'
 
 
 def roofline(data: Row) -> str:
