@@ -22,7 +22,6 @@ arguments = parser.parse_args()
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))  # before any runtime starts its threads
 
 from qontext.benchmark.encoders import SHAPES, run_benchmark  # noqa: E402
-from qontext.benchmark.peers import PEERS  # noqa: E402
 
 shapes = [tuple(int(x) for x in s.split("x")) for s in arguments.shapes] or SHAPES
 record = run_benchmark(
@@ -30,7 +29,7 @@ record = run_benchmark(
     arguments.precision,
     shapes,
     not arguments.no_ragged,
-    arguments.peers or tuple(PEERS),
+    arguments.peers,
     arguments.seconds,
     arguments.rounds,
     say=lambda text: print(text, flush=True),

@@ -16,8 +16,10 @@ __all__ = [
     "Engine",
     "Model",
     "Network",
+    "QuantOptions",
     "__version__",
     "build",
+    "calibrate",
     "errors",
     "explain",
     "import_model",
@@ -26,7 +28,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .engine import Engine, build, load
+    from .calibration.quantise import QuantOptions
+    from .engine import Engine, build, calibrate, load
     from .graph.model import Model
     from .importers import import_model
     from .ops.network import Network
@@ -37,7 +40,9 @@ if TYPE_CHECKING:
 _HOME = {
     "Engine": ".engine",
     "build": ".engine",
+    "calibrate": ".engine",
     "load": ".engine",
+    "QuantOptions": ".calibration.quantise",
     "Model": ".graph.model",
     "Network": ".ops.network",
     "explain": ".report",

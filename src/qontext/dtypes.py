@@ -79,9 +79,10 @@ def from_onnx(dtype: ir.DataType) -> DType:
 def relative_rms(out: torch.Tensor, ref: torch.Tensor) -> float:
     """||out - ref|| / ||ref|| in float64; infinite when `out` holds a NaN or Inf that `ref` does not.
 
-    Equal infinities at the same places are allowed and left out of the sum.
+    Equal infinities at the same places are allowed and left out of the sum. Computed where both lie, else on the host.
     """
-    o, r = out.detach().double().cpu(), ref.detach().double().cpu()
+    place = out.device if out.device == ref.device else torch.device("cpu")
+    o, r = out.detach().double().to(place), ref.detach().double().to(place)
     if o.shape != r.shape:
         return float("inf")
     keep = ~(torch.isinf(r) & (o == r))

@@ -1,7 +1,7 @@
 """The public Engine: build, run, save, load."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +9,13 @@ import onnx_ir as ir
 import torch
 
 from . import native
-from .builder.compile import Compiled, Settings, compile_model
+from .builder.compile import Compiled, Settings, check_settings, compile_model
 from .builder.engine_file import Facts, read_engine, write_engine
 from .builder.tune import Tuner
+from .calibration.cache import Calibration, model_hash
+from .calibration.calibrate import calibrate as run_calibration
+from .calibration.calibrate import check_method, collected
+from .calibration.quantise import QuantOptions, in_int8
 from .errors import ArgumentError, InputError
 from .fusion.rule import Rule
 from .generation.loop import USUAL_PAGE, Generator
@@ -22,6 +26,7 @@ from .graph.model import InputRule, Model
 from .graph.text import type_text
 from .ops.declare import Op
 from .ops.device import device_of
+from .quant.recipe import Recipe
 from .runtime.executor import Observe
 from .runtime.gpu_executor import GpuExecutor, executor_for
 from .runtime.inputs import check_right_padded, prepare_inputs
@@ -319,7 +324,8 @@ def build(
     tune: bool = True,
     graphs: bool = True,
     keep: Sequence[str] = (),
-    calibration: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    calibration: Calibration | str | os.PathLike[str] | Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+    quantisation: QuantOptions | None = None,
     plugins: Sequence[Op] = (),
     rules: Sequence[Rule] = (),
     tuner: Tuner | None = None,
@@ -340,7 +346,10 @@ def build(
         keep: layers that stay in float32 whatever the precision (with int8: in the type of the rest), by name: a module
             of the model or a node; `*` stands for anything.
         calibration: inputs as for `run`, one batch or several. A build in fp16 runs them in float32 first, and layers
-            whose results come near the largest number of fp16 (or go beyond) stay in float32.
+            whose results come near the largest number of fp16 (or go beyond) stay in float32. A build in int8 searches
+            smoothing factors on them and compares its results with those in float32. For int8 also what `calibrate`
+            returned, or the path of its file: static scales are taken from it.
+        quantisation: how int8 is made: static scales or those found at run time, smoothing, the largest error.
         plugins: operators of yours that the model uses.
         rules: fusion rules of yours. Those marked `early` run on the normal form, before our rules join operators;
             the others after all of ours.
@@ -355,15 +364,75 @@ def build(
         model = import_model(model, plugins=plugins)
     rest = rest_of(precision)
     settings = Settings(precision, device, max_tokens, max_length, packing, tune, graphs, tuple(keep), rest)
+
+    def made(how: Settings, recipe: Recipe | None = None, overflowing: Mapping[str, float] | None = None) -> Engine:
+        told = log if how is settings else _silent
+        compiled = compile_model(model, how, plugins, rules, tuner, told, overflowing, recipe)
+        return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
+
+    if precision == "int8":
+        check_settings(settings)
+        return in_int8(made, settings, lambda: model_hash(model), calibration, quantisation or QuantOptions(), log)
+    if quantisation is not None or isinstance(calibration, (Calibration, str, os.PathLike)):
+        what = "quantisation=" if quantisation is not None else "a calibration of static scales"
+        raise ArgumentError(f"build: {what} goes with precision 'int8', the precision is {precision!r}")
     overflowing = None
     if calibration is not None and precision == "fp16":
-        plain = replace(settings, precision="fp32", tune=False, graphs=False, keep=())
-        trial = compile_model(model, plain, plugins, rules)
+        measured = made(replace(settings, precision="fp32", tune=False, graphs=False, keep=()))
         batches = [calibration] if isinstance(calibration, Mapping) else list(calibration)
-        measured = Engine(trial, model.name, model.task, model.config, None, model.inputs)
         overflowing = near_overflow(lambda batch, tap: measured.run(batch, tap), batches, torch.float16)
-    compiled = compile_model(model, settings, plugins, rules, tuner, log, overflowing)
-    return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
+    return made(settings, None, overflowing)
+
+
+def _silent(text: str) -> None:
+    """A log that nobody reads: of engines that are made to be measured only."""
+
+
+def calibrate(
+    model: Model | str | os.PathLike[str],
+    samples: Callable[[], Mapping[str, Any] | Iterable[Mapping[str, Any]]],
+    method: str = "percentile",
+    percentile: float = 99.99,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    count: int | None = None,
+    smooth: bool = True,
+    plugins: Sequence[Op] = (),
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Calibration:
+    """Finds static scales (and smoothing factors) of a model's linear layers on samples.
+
+    Args:
+        model: as for `build`.
+        samples: gives batches of inputs as for `run`; not called when the cache holds the answer.
+        method: "min-max", "percentile", "entropy" or "mse".
+        percentile: of "percentile": how much of the values the range holds.
+        cache: a JSON file: read when it is there, else written.
+        count: of sequences to take; all when left out.
+        smooth: search smoothing factors, which takes a second pass over the samples.
+        progress: called with (sequences done, sequences in all).
+    Raises:
+        CalibrationError: no samples, NaN in them, or a cache of another model or method.
+        ArgumentError: a method that does not exist.
+    """
+    if not isinstance(model, Model):
+        from .importers import import_model
+
+        model = import_model(model, plugins=plugins)
+    check_method(method, percentile)
+    if count is not None and count < 1:
+        raise ArgumentError(f"calibrate: count is {count}, it must be at least 1")
+    hashed = model_hash(model)
+    if cache is not None and os.path.exists(cache):
+        held = Calibration.load(cache)
+        held.check(hashed, method, percentile)
+        return held
+    batches = collected(samples(), count)
+    engine = build(model, tune=False, plugins=plugins)
+    found = run_calibration(engine, batches, hashed, method, percentile, smooth, progress=progress)
+    if cache is not None:
+        found.save(cache)
+    return found
 
 
 def rest_of(precision: str) -> str:

@@ -98,6 +98,18 @@ class PluginError(QontextError):
     code = "QX500"
 
 
+class CalibrationError(QontextError):
+    """Calibration data or a calibration cache cannot be used: empty, not finite, of another model or method."""
+
+    code = "QX610"
+
+
+class AccuracyError(QontextError):
+    """A quantised engine gives nothing that can be used: zeros, NaN, or an error over the stated budget."""
+
+    code = "QX611"
+
+
 class NoFusion(Exception):
     """A fusion rule does not apply; `reason` is one sentence with the value that failed, `at` the node where,
     `depth` how many of the conditions of the rule held before."""

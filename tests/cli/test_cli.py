@@ -110,3 +110,41 @@ def test_doctor_and_version():
     assert "reason" in facts["native_kernels"]
     assert qontext("--version").stdout.startswith("qontext ")
     assert "fill-mask" in qontext("--help").stdout
+
+
+def test_calibrate_build_and_explain_int8(folder, tmp_path):
+    samples, cache, engine = tmp_path / "samples.txt", tmp_path / "cache.json", tmp_path / "m.qx"
+    samples.write_text("the river is long.\n\nthe old river is old.\n")
+    done = qontext("calibrate", folder, "--data", samples, "-o", cache, "--method", "min-max", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["method"] == "min-max of 2 samples" and not found["read"] and found["layers"] >= 5
+    samples.unlink()  # the second run reads the cache alone
+    again = qontext("calibrate", folder, "--data", samples, "-o", cache, "--method", "min-max")
+    assert again.returncode == 0 and "read, no data touched" in again.stdout
+    wrong = qontext("calibrate", folder, "--data", samples, "-o", cache)
+    assert wrong.returncode == 2 and "made by min-max" in wrong.stderr
+    built = qontext("build", folder, "-p", "int8", "-o", engine, "--no-tune", "--calibration", cache)
+    assert built.returncode == 0, built.stderr
+    shown = qontext("explain", engine, "--no-measure").stdout
+    assert "int8: 100.0% of the operations" in shown and "(min-max of 2 samples)" in shown
+    samples.write_text("the river is long.\n")
+    budget = qontext(
+        "build", folder, "-p", "int8", "-o", engine, "--no-tune", "--samples", samples, "--max-error", 1e-9
+    )
+    assert budget.returncode == 2 and "max_error 1e-09 cannot hold" in budget.stderr
+    both = qontext("build", folder, "-p", "int8", "-o", engine, "--samples", samples, "--calibration", cache)
+    assert both.returncode == 2 and "not both" in both.stderr
+    lost = qontext("build", folder, "-p", "int8", "-o", engine, "--samples", tmp_path / "nothing")
+    assert lost.returncode == 2 and "cannot read the samples" in lost.stderr
+
+
+def test_samples_as_arrays(folder, tmp_path):
+    arrays, cache = tmp_path / "samples.npz", tmp_path / "cache.json"
+    np.savez(arrays, input_ids=np.full((3, 7), 5), attention_mask=np.ones((3, 7), np.int64))
+    done = qontext("calibrate", folder, "--data", arrays, "-o", cache, "-n", "2", "-b", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["method"] == "percentile 99.99 of 2 samples"
+    np.savez(arrays, input_ids=np.full((3, 7), 5), attention_mask=np.ones((2, 7), np.int64))
+    wrong = qontext("calibrate", folder, "--data", arrays, "-o", tmp_path / "other.json")
+    assert wrong.returncode == 2 and "must have the sequences as their first axis" in wrong.stderr

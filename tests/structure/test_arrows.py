@@ -28,10 +28,13 @@ ALLOWED = {
     "quant": OPS | {"quant"},
     "builder": OPS | {"fusion", "packing", "quant", "builder"},
     "runtime": OPS | {"builder", "runtime"},
-    "engine": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "generation", "engine"},
+    "calibration": OPS | {"quant", "builder", "runtime", "calibration"},
+    "engine": OPS
+    | {"fusion", "packing", "quant", "builder", "runtime", "calibration", "importers", "generation", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},
-    "report": OPS | {"fusion", "packing", "builder", "runtime", "importers", "engine", "benchmark", "report"},
-    "benchmark": OPS | {"builder", "runtime", "importers", "engine", "tasks", "demo_model", "benchmark"},
+    "report": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine", "benchmark", "report"},
+    "benchmark": OPS
+    | {"quant", "builder", "runtime", "calibration", "importers", "engine", "tasks", "demo_model", "benchmark"},
 }
 EVERYTHING = {"cli", "__init__"}
 

@@ -18,12 +18,14 @@ from ..dtypes import by_name, relative_rms
 from ..engine import build
 from ..errors import ArgumentError, QontextError
 from ..importers import import_model
+from .int8_peers import INT8_PEERS, random_samples
 from .machine import machine
 from .peers import PEERS, PeerMissing, Run
 from .timing import time_in_blocks
 
 SHAPES = ((1, 128), (8, 128), (32, 128), (1, 384))
 GROUPS = (1, 4, 8, 16)
+INT8_ERROR = 0.2  # relative RMS on random weights: what is beyond is broken; accuracy is measured in `accuracy.py`
 Say = Callable[[str], None]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -102,7 +104,7 @@ def run_benchmark(
     precisions: Sequence[str] = ("fp32", "bf16"),
     shapes: Sequence[tuple[int, int]] = SHAPES,
     ragged: bool = True,
-    peers: Sequence[str] = tuple(PEERS),
+    peers: Sequence[str] = (),
     seconds: float = 2.0,
     rounds: int = 3,
     say: Say = print,
@@ -135,13 +137,24 @@ def _rivals(
 ) -> tuple[dict[str, Run], Any]:
     mine, engine = qontext_run(folder, precision, lambda text: None)
     rivals: dict[str, Run] = {"qontext": mine}
-    for peer in peers:
+    threads = torch.get_num_threads()
+    samples = random_samples(model.config.vocab_size) if precision == "int8" else []
+    for peer in peers_of(precision, peers):
         try:
-            rivals[peer] = PEERS[peer](model, folder, precision, torch.get_num_threads())
+            if precision == "int8":
+                rivals[peer] = INT8_PEERS[peer](model, folder, threads, samples)
+            else:
+                rivals[peer] = PEERS[peer](model, folder, precision, threads)
         except (PeerMissing, RuntimeError, ValueError, ImportError, AttributeError, OSError) as error:
             problems.append(f"{peer} {precision}: {str(error).splitlines()[0]}")
             say(f"no {problems[-1]}")
     return rivals, engine
+
+
+def peers_of(precision: str, chosen: Sequence[str]) -> list[str]:
+    """The peers of a precision, or those of them that were chosen by name or by its first word."""
+    every = INT8_PEERS if precision == "int8" else PEERS
+    return [p for p in every if not chosen or p in chosen or p.split()[0] in chosen]
 
 
 def _reference(model: Any, batch: Batch) -> torch.Tensor:
@@ -160,7 +173,7 @@ def _measure(
     say: Say,
 ) -> None:
     """Checks every rival on the first batch of every mode, then times those that are right."""
-    limit = 3 * by_name(row["precision"]).tolerance
+    limit = INT8_ERROR if row["precision"] == "int8" else 3 * by_name(row["precision"]).tolerance
     calls: dict[str, Callable[[], object]] = {}
     errors = {}
     for mode, batches in modes:

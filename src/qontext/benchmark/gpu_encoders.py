@@ -176,6 +176,7 @@ def _measure(
     ids, mask = case.make(model.config.vocab_size)
     want = reference(model, ids, mask)
     real = torch.ones_like(ids).bool() if mask is None else mask.bool()
+    there = real.to(want.device)
     limit = 3 * by_name(result["precision"]).tolerance
     calls: dict[str, Callable[[], object]] = dict(ours(engine, ids, mask))
     on_device = (ids.cuda(), None if mask is None else mask.cuda())
@@ -189,7 +190,7 @@ def _measure(
         try:
             out = call()
             assert isinstance(out, torch.Tensor)
-            errors[name] = relative_rms(out.cpu()[real], want.cpu()[real])
+            errors[name] = relative_rms(out.to(want.device)[there], want[there])
         except Exception as error:  # a peer may raise anything; the others are still measured
             errors[name] = float("inf")
             result["problems"].append(f"{name}, {case.name}: {first_line(error)}")

@@ -47,7 +47,7 @@ def run_latency(
                 ids, _ = case.make(model.config.vocab_size)
                 call = ours(engine, ids, None)["qontext"]
                 call()
-                error = relative_rms(call().cpu(), reference(model, ids, None).cpu())
+                error = relative_rms(call(), reference(model, ids, None))
                 if not error <= 3 * by_name(precision).tolerance:
                     result["problems"].append(f"{case.name}: error {error:.1e}")
                     continue

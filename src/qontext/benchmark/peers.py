@@ -53,8 +53,12 @@ def onnx_runtime(model: Any, folder: Path, precision: str, threads: int) -> Run:
     """ONNX Runtime after its transformers optimiser (fused attention, skip-LN, GELU). It has no bf16 on CPUs."""
     if precision != "fp32":
         raise PeerMissing("ONNX Runtime computes fp32 only on CPUs")
+    return onnx_runtime_session(onnx_runtime_fused(model, folder), threads)
+
+
+def onnx_runtime_fused(model: Any, folder: Path) -> Path:
+    """The model after ONNX Runtime's transformers optimiser. Raises PeerMissing."""
     try:
-        import onnxruntime as ort
         from onnxruntime.transformers.fusion_options import FusionOptions
         from onnxruntime.transformers.optimizer import optimize_model
     except ImportError as error:
@@ -63,7 +67,7 @@ def onnx_runtime(model: Any, folder: Path, precision: str, threads: int) -> Run:
     if not fused.exists():
         config = model.config
         optimised = optimize_model(
-            str(_exported(model, folder)),
+            str(exported(model, folder)),
             model_type="bert",
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
@@ -71,13 +75,20 @@ def onnx_runtime(model: Any, folder: Path, precision: str, threads: int) -> Run:
             opt_level=0,
         )
         optimised.save_model_to_file(str(fused))
+    return fused
+
+
+def onnx_runtime_session(path: Path, threads: int) -> Run:
+    """A session over a file that the optimiser wrote."""
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    session = ort.InferenceSession(str(fused), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     kinds = {i.name: np.int32 if i.type == "tensor(int32)" else np.int64 for i in session.get_inputs()}
 
     def run(ids: torch.Tensor, mask: torch.Tensor) -> Any:
-        given = _feeds(ids, mask)
+        given = feeds_of(ids, mask)
         return session.run(None, {n: given[n].astype(k) for n, k in kinds.items()})[0]
 
     return run
@@ -92,7 +103,7 @@ def openvino(model: Any, folder: Path, precision: str, threads: int) -> Run:
     core = ov.Core()
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     compiled = core.compile_model(
-        core.read_model(str(_exported(model, folder))),
+        core.read_model(str(exported(model, folder))),
         "CPU",
         {
             "INFERENCE_NUM_THREADS": threads,
@@ -105,7 +116,7 @@ def openvino(model: Any, folder: Path, precision: str, threads: int) -> Run:
     names = {n for port in compiled.inputs for n in port.get_names()}
 
     def run(ids: torch.Tensor, mask: torch.Tensor) -> Any:
-        feeds = {n: a for n, a in _feeds(ids, mask).items() if n in names}
+        feeds = {n: a for n, a in feeds_of(ids, mask).items() if n in names}
         return request.infer(feeds, share_inputs=True, share_outputs=True)[0]
 
     return run
@@ -113,11 +124,15 @@ def openvino(model: Any, folder: Path, precision: str, threads: int) -> Run:
 
 def ctranslate2(model: Any, folder: Path, precision: str, threads: int) -> Run:
     """CTranslate2, which removes padding itself."""
+    return ctranslate2_encoder(model, folder, {"fp32": "float32", "bf16": "bfloat16"}[precision], threads)
+
+
+def ctranslate2_encoder(model: Any, folder: Path, kind: str, threads: int) -> Run:
+    """CTranslate2 in one of its compute types. Raises PeerMissing."""
     try:
         import ctranslate2 as ct2
     except ImportError as error:
         raise PeerMissing(f"ctranslate2 is not installed: {error}") from error
-    kind = {"fp32": "float32", "bf16": "bfloat16"}[precision]
     if kind not in ct2.get_supported_compute_types("cpu"):
         raise PeerMissing(f"CTranslate2 does not offer {kind} on this processor")
     target = folder / "ct2"
@@ -146,7 +161,8 @@ PEERS: Mapping[str, Callable[[Any, Path, str, int], Run]] = {
 _DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def _feeds(ids: torch.Tensor, mask: torch.Tensor) -> dict[str, np.ndarray]:
+def feeds_of(ids: torch.Tensor, mask: torch.Tensor) -> dict[str, np.ndarray]:
+    """The arrays that exported models take."""
     return {
         "input_ids": ids.numpy(),
         "attention_mask": mask.numpy(),
@@ -167,7 +183,7 @@ class _Wrapped(torch.nn.Module):
         ).last_hidden_state
 
 
-def _exported(model: Any, folder: Path) -> Path:
+def exported(model: Any, folder: Path) -> Path:
     """The TorchScript export that the optimisers of the peers know best."""
     path = folder / "model.onnx"
     if path.exists():

@@ -72,6 +72,7 @@ class Compiled:
     ledger:    of the program "encode"
     kept:      nodes of it that stay in float32, and why
     quantised: what became of its linear layers, when the precision is int8
+    errors:    relative RMS error of every output against the float engine on the samples, when there were any
     states:    of the other programs: inputs that hold a cache -> the outputs that these become
     """
 
@@ -84,6 +85,7 @@ class Compiled:
     plugins: tuple[Op, ...] = ()
     kept: dict[str, str] = field(default_factory=dict)
     quantised: list[QuantLayer] = field(default_factory=list)
+    errors: dict[str, float] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
     states: dict[str, str] = field(default_factory=dict)
@@ -220,7 +222,7 @@ def compile_model(
         say(f"stays in float32: {name} ({reason})")
     narrowed: Narrowed = {}
     fixed = fixed_operands(ops)
-    layers = quantised(graph, settings, recipe or Recipe(), ledger, say)
+    layers = quantised(graph, settings, recipe or Recipe(), say)
     lower_precision(graph, settings.floats, kept, fixed, narrowed=narrowed)
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
@@ -233,14 +235,14 @@ def compile_model(
         own.adopt(other)
         fuse(other, own, inferred(other, ops), rules, say)
         own.check(other)
-        quantised(other, settings, recipe or Recipe(), own, say)
+        quantised(other, settings, recipe or Recipe(), say)
         lower_precision(other, settings.floats, with_readers(other, kept), fixed, states, narrowed)
         verify(other, known, updates, after="lowering")
         programs[name] = planned(name, other, ops, settings.device, tuner, say)
     seconds = time.perf_counter() - start
     steps = sum(len(p.steps) for p in programs.values())
     say(f"planned {steps} steps, timed {tuner.timed} calls")
-    done = Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, lines, seconds)
+    done = Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, {}, lines, seconds)
     done.states = dict(model.states)
     return done
 
@@ -278,7 +280,7 @@ def _is_called(node: ir.Node, wanted: str) -> bool:
     return any(fnmatchcase(name, wanted) for name in (node.name or "", *modules))
 
 
-def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, ledger: Ledger, say: Log) -> list[QuantLayer]:
+def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> list[QuantLayer]:
     """Turns linear layers into eight-bit ones when the precision asks for it; says what became of each.
 
     Raises ArgumentError for patterns of `keep` that name no linear layer, and for weights that have no scale.
@@ -291,7 +293,7 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, ledger: Ledge
     if idle:
         problems = [f"{w!r} names no linear layer, and nothing else becomes int8" for w in idle]
         raise ArgumentError(all_problems("build: keep", problems))
-    layers = quantise_linears(graph, ledger, replace(recipe, kept={**recipe.kept, **asked}))
+    layers = quantise_linears(graph, replace(recipe, kept={**recipe.kept, **asked}))
     for layer in layers:
         if layer.kept:
             say(f"stays in {settings.floats}: {layer.name} ({layer.kept})")

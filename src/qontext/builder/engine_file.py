@@ -87,6 +87,7 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
             "packing": asdict(compiled.packing),
             "kept": compiled.kept,
             "quantised": [asdict(layer) for layer in compiled.quantised],
+            "errors": compiled.errors,
             "log": compiled.log,
         }
     )
@@ -143,6 +144,7 @@ def read_engine(
         ledger, packing = _ledger(report["ledger"]), _packing(report["packing"])
         kept, lines = dict(report.get("kept", {})), list(report["log"])
         layers = [QuantLayer(**layer) for layer in report.get("quantised", [])]
+        errors = {str(n): float(e) for n, e in report.get("errors", {}).items()}
     here = device_of(settings.device).name
     moved = []
     if here != built_on:
@@ -166,6 +168,7 @@ def read_engine(
         tuple(plugins),
         kept,
         layers,
+        errors,
         lines + moved,
         states=states,
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ArgumentError
+from .calibrate_command import Samples
 from .console import note, show, working
 from .engines import open_engine
 from .options import Device, Json, ModelArgument, Precision, Verbose
@@ -21,13 +22,25 @@ def build_command(
     max_length: Annotated[int | None, typer.Option(help="longest sequence; the model's own when left out")] = None,
     tune: Annotated[bool, typer.Option(help="time rival kernels")] = True,
     graphs: Annotated[bool, typer.Option(help="on a GPU, capture CUDA graphs")] = True,
-    keep: Annotated[list[str] | None, typer.Option(help="a layer that stays in float32 (repeatable)")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="a layer that stays in floats; * stands for anything (repeatable)")
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="int8: what `qontext calibrate` wrote")] = None,
+    samples: Samples = None,
+    activations: Annotated[str | None, typer.Option(help="int8: scales by token (run time) or tensor (static)")] = None,
+    smooth: Annotated[bool, typer.Option(help="int8: smooth outliers")] = True,
+    max_error: Annotated[float | None, typer.Option(help="int8: largest error on the samples")] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Builds an engine file."""
+    from ..calibration.quantise import QuantOptions
     from ..engine import build
     from ..importers import import_model
+    from ..tasks.samples import read_samples
+
+    if calibration is not None and samples is not None:
+        raise ArgumentError("build: give --calibration (scales found before) or --samples (found now), not both")
 
     if model.endswith(".qx"):
         raise ArgumentError(f"build: {model} is an engine already; name the model it was built from")
@@ -39,9 +52,13 @@ def build_command(
                 note(text)
 
         limits = {"max_tokens": max_tokens, "max_length": max_length}
+        source = import_model(model)
+        options = QuantOptions(activations, smooth, max_error)
         engine = build(
-            import_model(model), precision, device, **limits, tune=tune, graphs=graphs, keep=keep or (), log=log
-        )
+            source, precision, device, **limits, tune=tune, graphs=graphs, keep=keep or (), log=log,
+            calibration=calibration if samples is None else list(read_samples(samples, source)),
+            quantisation=None if options == QuantOptions() else options,
+        )  # fmt: skip
         engine.save(output)
         if onnx is not None:
             engine.save_onnx(onnx)
@@ -53,6 +70,8 @@ def build_command(
         "source_nodes": nodes,
         "steps": steps,
         "precision": precision,
+        "errors": engine.compiled.errors,
+        "kept": {layer.name: layer.kept for layer in engine.compiled.quantised if layer.kept},
     }
     show(data, json, lambda: f"{output}: {nodes} nodes -> {steps} steps, {precision}, {data['bytes'] / 1e6:.1f} MB")
 
@@ -86,7 +105,9 @@ def run_command(
 
 def bench_command(
     model: Annotated[str, typer.Argument(help="base, large, mini or minilm")] = "base",
-    precision: Annotated[list[str] | None, typer.Option("--precision", "-p", help="fp32, bf16 (repeatable)")] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option("--precision", "-p", help="fp32, bf16, int8 (repeatable)")
+    ] = None,
     shape: Annotated[
         list[str] | None, typer.Option("--shape", help="batch x length, such as 8x128 (repeatable)")
     ] = None,
@@ -100,20 +121,22 @@ def bench_command(
     import json as text
 
     from ..benchmark.encoders import SHAPES, run_benchmark
+    from ..benchmark.int8_peers import INT8_PEERS
     from ..benchmark.peers import PEERS
 
-    unknown = [p for p in peer or [] if p not in PEERS]
+    known = {**PEERS, **INT8_PEERS}
+    unknown = [p for p in peer or [] if p not in known]
     if unknown:
-        raise ArgumentError(f"bench: unknown peers {unknown}; allowed: {', '.join(PEERS)}")
-    wrong = [p for p in precision or [] if p not in ("fp32", "bf16")]
+        raise ArgumentError(f"bench: unknown peers {unknown}; allowed: {', '.join(known)}")
+    wrong = [p for p in precision or [] if p not in ("fp32", "bf16", "int8")]
     if wrong:
-        raise ArgumentError(f"bench: unknown precisions {wrong}; allowed: fp32, bf16")
+        raise ArgumentError(f"bench: unknown precisions {wrong}; allowed: fp32, bf16, int8")
     record = run_benchmark(
         model,
         precision or ("fp32", "bf16"),
         [_shape(s) for s in shape] if shape else SHAPES,
         ragged,
-        peer or tuple(PEERS),
+        peer or (),
         seconds,
         say=note,
     )

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from ..errors import QontextError
-from . import engine_commands, generate_command, report_commands, text_commands
+from . import calibrate_command, engine_commands, generate_command, report_commands, text_commands
 from .console import note
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 text_commands.register(app)
 generate_command.register(app)
 engine_commands.register(app)
+calibrate_command.register(app)
 report_commands.register(app)
 
 

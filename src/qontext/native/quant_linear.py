@@ -13,8 +13,8 @@ from qontext.native.elementwise import KINDS
 from qontext.native.library import ISAS, functions, isa
 from qontext.native.linear import ALIGNMENT
 
-_BLOCK = struct.Struct("=16qd")
-_HEAD = struct.Struct("=7q")  # six addresses and the number of rows
+_BLOCK = struct.Struct("=17qd")
+_HEAD = struct.Struct("=8q")  # seven addresses and the number of rows
 MOST_COLUMNS = 60_000  # along K: sums of more products of bytes could leave 32 bits
 
 # (x [R, K], bias [M] or None, residual [R, M] or None, out [R, M]): all contiguous and of the bound dtype.
@@ -58,7 +58,11 @@ def pack_bytes(weight: torch.Tensor, scale: torch.Tensor) -> PackedBytes:
 
 
 def bind_quant_linear(
-    weight: PackedBytes, dtype: torch.dtype, activation: str | None, static: tuple[float, int] | None = None
+    weight: PackedBytes,
+    dtype: torch.dtype,
+    activation: str | None,
+    static: tuple[float, int] | None = None,
+    factor: torch.Tensor | None = None,
 ) -> QuantLinear:
     """y = act(q(x) W^T + bias) + residual for one packed weight.
 
@@ -66,6 +70,7 @@ def bind_quant_linear(
         dtype: of x, bias, residual and the result: float32, bfloat16 or float16.
         activation: a kind of `bias_act`, or None.
         static: scale and zero (0 to 255) of x; without them every row gets its own, from its range with 0 in it.
+        factor: float32 [K] by which x is multiplied, column by column, before it becomes bytes.
 
     The bound function raises ShapeError when operands differ in their number of elements.
     """
@@ -76,12 +81,16 @@ def bind_quant_linear(
     if static is not None and not (0 < static[0] < float("inf") and 0 <= static[1] <= 255):
         raise ArgumentError(f"x has scale {static[0]} and zero {static[1]}; wanted a scale over 0 and a zero in 0..255")
     m, k = weight.rows, weight.columns
+    if factor is not None:
+        same_dtype("factor", factor, torch.float32)
+        contiguous("factor", factor)
+        has_shape("factor", factor, (k,))
     kind = -1 if activation is None else KINDS[activation]
     scale, zero = static or (0.0, -1)
-    block = _BLOCK.pack(*[0] * 7, m, k, k, m, m, DTYPES[dtype], kind, ISAS.index(weight.isa), zero, scale)
+    block = _BLOCK.pack(*[0] * 8, m, k, k, m, m, DTYPES[dtype], kind, ISAS.index(weight.isa), zero, scale)
     tail = block[_HEAD.size :]
     data = weight.data
-    packed = data.data_ptr()
+    packed, columns = data.data_ptr(), 0 if factor is None else factor.data_ptr()
     kernel, pack, threads = functions().qx_quant_linear, _HEAD.pack, torch.get_num_threads
 
     def linear(x: Any, bias: Any, residual: Any, out: Any) -> None:
@@ -91,14 +100,14 @@ def bind_quant_linear(
             raise ShapeError(f"a linear layer {k} -> {m} got x, out (and residual) of {counts} elements")
         head = pack(
             x.data_ptr(), packed, 0 if bias is None else bias.data_ptr(),
-            0 if residual is None else residual.data_ptr(), 0, out.data_ptr(), rows,
+            0 if residual is None else residual.data_ptr(), 0, columns, out.data_ptr(), rows,
         )  # fmt: skip
         if kernel(head + tail, threads()):
             raise MemoryError("no memory for the scratch of a linear layer")
 
-    linear.__dict__["weight"] = data  # keeps the memory behind `packed`
+    linear.__dict__["held"] = (data, factor)  # keeps the memory behind the addresses
     return linear
 
 
 def _block(m: int, k: int, isa_index: int, weight: int = 0, scale: int = 0, out: int = 0) -> bytes:
-    return _BLOCK.pack(0, weight, 0, 0, scale, out, 0, m, k, k, m, m, 0, -1, isa_index, -1, 0.0)
+    return _BLOCK.pack(0, weight, 0, 0, scale, 0, out, 0, m, k, k, m, m, 0, -1, isa_index, -1, 0.0)

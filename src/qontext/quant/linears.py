@@ -4,14 +4,14 @@ import onnx_ir as ir
 import torch
 
 from ..graph.attributes import attributes_of, values_of
-from ..graph.ledger import Ledger, ids_of, origin_of, set_ids, set_origin
+from ..graph.ledger import ids_of, origin_of, set_ids, set_origin
 from ..graph.tensors import constant_of, to_onnx
 from ..ops.declare import DOMAIN
 from .recipe import BY_ROW, QuantLayer, Recipe, StaticScale
 from .weights import int8_rows
 
 
-def quantise_linears(graph: ir.Graph, ledger: Ledger, recipe: Recipe) -> list[QuantLayer]:
+def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
     """Turns every Linear with a constant float32 weight into a QuantLinear, except those that the recipe keeps.
 
     Layers that share a weight share the quantised one. Returns what became of every linear layer, in order. Raises
@@ -26,15 +26,18 @@ def quantise_linears(graph: ir.Graph, ledger: Ledger, recipe: Recipe) -> list[Qu
         shape = None if node.inputs[1] is None else node.inputs[1].shape
         operations = 2.0 * (weight.numel() if weight is not None else 0)
         name, origin = str(node.name), origin_of(node)
+        outliers = recipe.outliers.get(name, 0.0)
         reason = recipe.kept.get(name) or _unfit(node, weight)
         if reason is not None:
-            layers.append(QuantLayer(name, origin, "float", "", operations, reason))
+            layers.append(QuantLayer(name, origin, "float", "", operations, reason, None, False, outliers))
             continue
         assert weight is not None and shape is not None
         static = recipe.scales.get(name)
-        _replace(graph, ledger, node, weight, static, recipe.smoothing.get(name), made)
+        factors = recipe.smoothing.get(name)
+        _replace(graph, node, weight, static, factors, made)
         source = BY_ROW if static is None else f"{static.scale:.4g}, zero {static.zero} ({static.source})"
-        layers.append(QuantLayer(name, origin, "int8", source, operations))
+        smoothed = factors is not None
+        layers.append(QuantLayer(name, origin, "int8", source, operations, "", None, smoothed, outliers))
     return layers
 
 
@@ -53,7 +56,6 @@ def _unfit(node: ir.Node, weight: torch.Tensor | None) -> str | None:
 
 def _replace(
     graph: ir.Graph,
-    ledger: Ledger,
     node: ir.Node,
     weight: torch.Tensor,
     static: StaticScale | None,
@@ -67,16 +69,24 @@ def _replace(
         stem = str(source.name) if smoothing is None else f"{source.name}/{node.name}"
         values, scale = int8_rows(weight if smoothing is None else weight * smoothing, str(source.name))
         made[key] = (_weight(graph, f"{stem}/int8", values), _weight(graph, f"{stem}/scale", scale))
-    inputs = [node.inputs[0], *made[key], *[node.inputs[i] if i < len(node.inputs) else None for i in (2, 3)]]
+    inputs: list[ir.Value | None] = [
+        node.inputs[0],
+        *made[key],
+        *[node.inputs[i] if i < len(node.inputs) else None for i in (2, 3)],
+    ]
+    if static is not None or smoothing is not None:
+        inputs += [None, None]
     if static is not None:
-        inputs.append(_weight(graph, f"{node.name}/x_scale", torch.tensor(static.scale)))
-        inputs.append(_weight(graph, f"{node.name}/x_zero", torch.tensor(static.zero, dtype=torch.uint8)))
+        inputs[5] = _weight(graph, f"{node.name}/x_scale", torch.tensor(static.scale))
+        inputs[6] = _weight(graph, f"{node.name}/x_zero", torch.tensor(static.zero, dtype=torch.uint8))
+    if smoothing is not None:
+        inputs.append(_weight(graph, f"{node.name}/x_factor", 1.0 / smoothing))
     attributes = attributes_of(values_of(node))
     quantised = ir.Node(DOMAIN, "QuantLinear", inputs, attributes, num_outputs=1, name=node.name)
     set_origin(quantised, origin_of(node))
     set_ids(quantised, ids_of(node))
     out, old = quantised.outputs[0], node.outputs[0]
-    out.name, out.dtype, out.shape = old.name, old.dtype, old.shape
+    out.name, out.type, out.shape = old.name, old.type, old.shape
     graph.insert_after(node, quantised)
     old.replace_all_uses_with(out, replace_graph_outputs=True)
     old.name = f"{old.name}/float"
@@ -86,7 +96,7 @@ def _replace(
 
 
 def _weight(graph: ir.Graph, name: str, tensor: torch.Tensor) -> ir.Value:
-    value = ir.Value(name=name, const_value=to_onnx(tensor, name))
-    value.dtype, value.shape = value.const_value.dtype, ir.Shape(tensor.shape)
+    held = to_onnx(tensor, name)
+    value = ir.Value(name=name, const_value=held, type=ir.TensorType(held.dtype), shape=ir.Shape(tensor.shape))
     graph.register_initializer(value)
     return value

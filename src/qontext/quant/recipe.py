@@ -35,11 +35,13 @@ class Recipe:
     scales:    static scales of what the layer reads; a layer without one finds its scales at run time, row by row
     kept:      layers that stay in the float type, with the reason
     smoothing: factors [K] by which what a layer reads is divided and its weight multiplied
+    outliers:  how many times the median column the largest one reaches, for reports
     """
 
     scales: Mapping[str, StaticScale] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
     smoothing: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    outliers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,6 +52,8 @@ class QuantLayer:
     weights:       "int8", or "float" for a layer that was kept
     scale:         where the scale of what it reads comes from
     operations:    multiply-adds a token, counted twice
+    smoothed:      its columns were smoothed
+    outliers:      how many times the median column of what it reads the largest one reaches; 0 when nobody looked
     kept:          why it was kept, empty when it was quantised
     error:         relative RMS error of its result against the float engine on the samples, None when none were run
     """
@@ -61,6 +65,8 @@ class QuantLayer:
     operations: float
     kept: str = ""
     error: float | None = None
+    smoothed: bool = False
+    outliers: float = 0.0
 
 
 BY_ROW = "found for each token at run time"

@@ -5,7 +5,7 @@ Everything is data first (`Explanation.data` is JSON-able); text and pages are m
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..engine import Engine
 from ..errors import ArgumentError
 from ..graph.model import Model
 from ..ops.operators import operators
+from ..quant.recipe import int8_share
 from ..runtime.ceilings import ceilings_of
 from ..runtime.gpu_executor import executor_for
 from ..runtime.profile import profile, sample_run_inputs
@@ -102,6 +103,12 @@ def explain(
             "left_padded": [
                 {"node": n.node, "op": n.op, "reason": n.reason} for n in compiled.packing.nodes if n.reason
             ],
+        },
+        "quantised": {
+            "rest": compiled.settings.floats,
+            "share_of_operations": int8_share(compiled.quantised),
+            "errors": compiled.errors,
+            "layers": [asdict(layer) for layer in compiled.quantised],
         },
         "graphs": engine.graphs,
         "log": compiled.log,

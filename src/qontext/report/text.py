@@ -7,7 +7,7 @@ from typing import Any
 def render(data: Mapping[str, Any]) -> str:
     """The whole report."""
     parts = [_head(data), _operators(data), _fusions(data["fusions"]), _refusals(data["refusals"])]
-    parts += [_packing(data["packing"]), _kept(data["steps"]), _steps(data)]
+    parts += [_packing(data["packing"]), _kept(data["steps"]), quantised_text(data["quantised"]), _steps(data)]
     return "\n\n".join(p for p in parts if p)
 
 
@@ -71,6 +71,24 @@ def _kept(steps: Sequence[Mapping[str, Any]]) -> str:
     if not kept:
         return ""
     return "\n".join(["Kept in float32", *(f"  {s['op']} {s['origin'] or s['name']}: {s['kept']}" for s in kept)])
+
+
+def quantised_text(found: Mapping[str, Any]) -> str:
+    """The linear layers of an int8 engine, one line each; empty for other engines."""
+    layers = found["layers"]
+    if not layers:
+        return ""
+    share = f"int8: {found['share_of_operations']:.1%} of the operations of linear layers, the rest in {found['rest']}"
+    errors = ", ".join(f"{name} {error:.3g}" for name, error in found["errors"].items())
+    lines = [share + (f"; relative error of the results on the samples: {errors}" if errors else "")]
+    width = max(len(layer["origin"] or layer["name"]) for layer in layers)
+    for layer in layers:
+        error = "" if layer["error"] is None else f"  error {layer['error']:.2e}"
+        columns = f"  largest column {layer['outliers']:.1f} x the median" if layer["outliers"] else ""
+        smooth = ", smoothed" if layer["smoothed"] else ""
+        how = f"kept: {layer['kept']}" if layer["kept"] else f"scale {layer['scale']}{smooth}"
+        lines.append(f"  {layer['origin'] or layer['name']:{width}}  {layer['weights']:5}  {how}{error}{columns}")
+    return "\n".join(lines)
 
 
 def _steps(data: Mapping[str, Any]) -> str:

@@ -16,11 +16,14 @@ def land(hosts, target, turns, words, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
     """
     program = tl.program_id(0)
     at = program * BLOCK + tl.arange(0, BLOCK)
+    inside = at < words
     if OVERLAP:
         gdc_launch_dependents()
     turn = tl.load(turns + program)
     source = hosts + turn.to(tl.int64) * words
     wanted = tl.load(source, volatile=True)
-    value = tl.load(source + at, at < words, 0, volatile=True)
-    tl.store(target + at, value, (at < words) & (wanted != 0))
+    value = tl.load(source + at, inside, 0, volatile=True)
+    tl.store(target + at, value, inside & (tl.broadcast_to(wanted, at.shape) != 0))
+    # Every thread has to know whose turn it was before one of them says whose it is next.
+    tl.debug_barrier()
     tl.store(turns + program, 1 - turn)

@@ -83,6 +83,7 @@ struct QxLinear {
 // For packing, `weight` is int8 [n, k], weight_scale float32 [n], and `out` takes qx_quant_linear_bytes bytes.
 struct QxQuantLinear {
     const void *x, *weight, *bias, *residual, *weight_scale;
+    const void* x_factor;  // null, or float32 [k]: x is multiplied by it before it becomes bytes
     void* out;
     int64_t rows, n, k;
     int64_t x_stride, residual_stride, out_stride;

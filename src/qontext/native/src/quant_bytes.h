@@ -115,9 +115,24 @@ static inline void store_bytes(uint8_t* to, const V* values, int32_t zero) {
 
 #endif
 
-// Scale and zero of a row whose range, with 0 in it, becomes 0..255. A NaN or infinity makes the scale a NaN.
+// Values of a row of x: all of them, or each multiplied by the factor of its column.
 template <class D>
-static inline RowScale scale_of_row(const typename D::T* row, int64_t size, float& inverse) {
+struct PlainRow {
+    const typename D::T* row;
+    V operator()(int64_t k) const { return D::load(row + k); }
+    V part(int64_t k, int there) const { return D::load_part(row + k, there); }
+};
+template <class D>
+struct ScaledRow {
+    const typename D::T* row;
+    const float* factor;
+    V operator()(int64_t k) const { return D::load(row + k) * load(factor + k); }
+    V part(int64_t k, int there) const { return D::load_part(row + k, there) * load_part(factor + k, there); }
+};
+
+// Scale and zero of a row whose range, with 0 in it, becomes 0..255. A NaN or infinity makes the scale a NaN.
+template <class Row>
+static inline RowScale scale_of_row(const Row row, int64_t size, float& inverse) {
     V low = set1(0.0f), high = set1(0.0f), bad = set1(0.0f);
     const auto take = [&](V v) {
         low = min(v, low);
@@ -125,8 +140,8 @@ static inline RowScale scale_of_row(const typename D::T* row, int64_t size, floa
         bad = fma(v, set1(0.0f), bad);
     };
     int64_t k = 0;
-    for (; k + width <= size; k += width) take(D::load(row + k));
-    if (k < size) take(D::load_part(row + k, int(size - k)));
+    for (; k + width <= size; k += width) take(row(k));
+    if (k < size) take(row.part(k, int(size - k)));
     const float least = -largest(set1(0.0f) - low), range = largest(high) - least, not_finite = sum(bad);
     const bool empty = !(range >= 1e-30f);  // nothing that a float32 scale could hold: all zeros
     inverse = empty ? 0.0f : 255.0f / range;
@@ -136,21 +151,31 @@ static inline RowScale scale_of_row(const typename D::T* row, int64_t size, floa
 
 // The bytes of a row for a scale that is given; 0 where the row holds no NaN or infinity, else a NaN. Bytes from `size`
 // to the next multiple of 4 * width are written too.
-template <class D>
-static inline float bytes_of_row(const typename D::T* row, int64_t size, float inverse, int32_t zero, uint8_t* to) {
+template <class Row>
+static inline float bytes_of_row(const Row row, int64_t size, float inverse, int32_t zero, uint8_t* to) {
     const V scale = set1(inverse), most = set1(1024.0f), least = set1(-1024.0f);  // beyond, all is cut to 0 or 255
     V bad = set1(0.0f);
     for (int64_t k = 0; k < size; k += 4 * width) {
         V values[4];
         for (int i = 0; i < 4; ++i) {
-            const int64_t left = size - k - i * width;
-            const V v = left >= width ? D::load(row + k + i * width) : left > 0 ? D::load_part(row + k + i * width, int(left)) : set1(0.0f);
+            const int64_t at = k + i * width, left = size - at;
+            const V v = left >= width ? row(at) : left > 0 ? row.part(at, int(left)) : set1(0.0f);
             bad = fma(v, set1(0.0f), bad);
             values[i] = min(max(v * scale, least), most);
         }
         store_bytes(to + k, values, zero);
     }
     return sum(bad);
+}
+
+// A row of x as bytes at `to`: by the scale and zero of the call, or by its own.
+template <class Row>
+static inline RowScale quantise_row(const QxQuantLinear& a, const Row row, uint8_t* to) {
+    float inverse = 1.0f / float(a.x_scale);
+    RowScale mine{float(a.x_scale), int32_t(a.x_zero)};
+    if (a.x_zero < 0) mine = scale_of_row(row, a.k, inverse);
+    mine.scale += bytes_of_row(row, a.k, inverse, mine.zero, to);
+    return mine;
 }
 
 }  // namespace QX_NS

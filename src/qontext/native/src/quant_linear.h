@@ -141,6 +141,7 @@ static bool multiply_bytes(const QxQuantLinear& a, int64_t begin, int64_t end, i
     if (!base) return false;
     carve(base, x, sums, scales);
     const Word* weight = static_cast<const Word*>(a.weight);
+    const float* factor = static_cast<const float*>(a.x_factor);
     const float* column_sums = reinterpret_cast<const float*>(lay.sums(weight));
     const float* column_scales = reinterpret_cast<const float*>(lay.scales(weight));
     const Word* stop = weight + int64_t(last < panels.count ? panels.first(int(last)) : panels.first(panels.count)) * width * words;
@@ -151,11 +152,8 @@ static bool multiply_bytes(const QxQuantLinear& a, int64_t begin, int64_t end, i
         const auto* source = static_cast<const typename D::T*>(a.x) + top * a.x_stride;
         for (int64_t r = 0; r < rows; ++r) {
             const auto* from = source + r * a.x_stride;
-            float inverse = float(1.0 / a.x_scale);
-            RowScale mine{float(a.x_scale), int32_t(a.x_zero)};
-            if (a.x_zero < 0) mine = scale_of_row<D>(from, a.k, inverse);
-            mine.scale += bytes_of_row<D>(from, a.k, inverse, mine.zero, reinterpret_cast<uint8_t*>(x + r * stride));
-            scales[r] = mine;
+            uint8_t* to = reinterpret_cast<uint8_t*>(x + r * stride);
+            scales[r] = factor ? quantise_row(a, ScaledRow<D>{from, factor}, to) : quantise_row(a, PlainRow<D>{from}, to);
         }
         for (int64_t p = first; p < last; ++p) {
             const int vectors = panels.vectors(int(p));

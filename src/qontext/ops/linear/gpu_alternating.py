@@ -3,16 +3,14 @@
 The kernel is written in Gluon (`gpu_hopper_kernel.py`), which Triton's interpreter does not run.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..call import Bound, Call, Kernel
 from ..gpu_launch import blocks, compute_capability, may_overlap
-from ..native_kernel import even_or_none
 from .gpu_persistent import least_rows, multiprocessors, worth_an_epilogue
-from .gpu_tiles import halves_of_numbers, sizes
+from .gpu_rows import aligned, halves_of_numbers, over_rows, sizes
 
 _HOPPER = 90
 _LEAST_ROWS = 512  # below, there is not a tile for each team
@@ -52,25 +50,23 @@ def bind(call: Call) -> Bound:
     _, n, k = sizes(call)
     kind, overlap = call.attributes["activation"], may_overlap(call)
 
-    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        x, weight, bias, residual = (even_or_none(t) for t in inputs[:4])
-        assert x is not None
-        assert weight is not None
-        y = x.new_empty((*x.shape[:-1], n)) if out is None else out[0]
-        rows = x.numel() // k
-        if rows == 0:
-            return y
-        # Tensor maps begin on 16 bytes; what torch and the arena hand out does, a slice may not.
-        x, weight = (t if t.data_ptr() % 16 == 0 else t.clone() for t in (x, weight))
+    def compute(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        residual: torch.Tensor | None,
+        y: torch.Tensor,
+    ) -> None:
         target = y if y.data_ptr() % 16 == 0 else torch.empty_like(y)
-        programs = min(multiprocessors(x.device.index), blocks(rows, _TILE) * blocks(n, _TILE))
+        programs = min(multiprocessors(x.device.index), blocks(len(x), _TILE) * blocks(n, _TILE))
         linear_alternating[(programs,)](
-            *maps_of(x.view(rows, k), weight, target.view(rows, n)), bias, residual, rows, programs,
+            *maps_of(aligned(x), aligned(weight), target), bias, residual, len(x), programs,
             n, k, _STAGES, kind, overlap, num_warps=4, launch_pdl=overlap,
         )  # fmt: skip
-        return y if target is y else y.copy_(target)
+        if target is not y:
+            y.copy_(target)
 
-    return run
+    return over_rows(call, compute)
 
 
 KERNELS = (Kernel("gluon.linear", "cuda", supports, bind, writes_out=True),)

@@ -4,16 +4,15 @@ A shape either covers all of K, or leaves K in parts that the reader of the resu
 is written in Gluon (`gpu_early_kernel.py`), which Triton's interpreter does not run.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..call import Bound, Call, Kernel
+from ..call import Call, Kernel
 from ..gpu_launch import blocks, compute_capability, may_overlap
-from ..native_kernel import even, even_or_none
-from .gpu_tiles import halves_of_numbers, sizes
+from ..native_kernel import even
+from .gpu_rows import Compute, aligned, halves_of_numbers, over_rows, sizes
 
 _HOPPER = 90
 _DEPTH = 64
@@ -72,11 +71,6 @@ def supports(shape: Early, call: Call) -> str | None:
     return None
 
 
-def aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on an address that copies of 16 bytes can take: what torch hands out has one, a slice may not."""
-    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
-
-
 def weight_map(weight: torch.Tensor, columns: int) -> Any:
     """The tensor map of a weight `[N, K]` read in blocks `[columns, 64]`."""
     from triton.experimental.gluon import language as gl
@@ -86,49 +80,42 @@ def weight_map(weight: torch.Tensor, columns: int) -> Any:
     return TensorDescriptor.from_tensor(weight, block, gl.NVMMASharedLayout.get_default_for(block, dtype))
 
 
-def bind_rows(shape: Early, call: Call, parts: int) -> Any:
-    """A function (x, bias, y) that fills y `[rows, N]`, or `[parts, rows, N]` float32 with parts > 1."""
+def bind_rows(shape: Early, call: Call) -> Compute:
+    """Fills y `[rows, N]`, or `[parts, rows, N]` float32 of the products alone where the shape leaves K in parts."""
     from .gpu_early_kernel import linear_early
 
     _, n, k = sizes(call)
     # A copy that a kernel in front makes would be read too early, so it is made here where one is needed.
     assert call.inputs[1] is not None
     assert call.inputs[1].constant is not None
-    weight = aligned(even(call.inputs[1].constant.detach()))
-    kind, overlap, span = call.attributes["activation"], may_overlap(call), shape.covers(k)
+    held = aligned(even(call.inputs[1].constant.detach()))
+    kind, overlap, span, parts = call.attributes["activation"], may_overlap(call), shape.covers(k), shape.parts(k)
 
-    def run(x: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor) -> None:
-        rows = x.numel() // k
-        if rows == 0:
-            return
-        tiles_of_rows = blocks(rows, shape.rows)
+    def compute(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        residual: torch.Tensor | None,
+        y: torch.Tensor,
+    ) -> None:
+        tiles_of_rows = blocks(len(x), shape.rows)
         linear_early[(tiles_of_rows * blocks(n, shape.columns), parts)](
-            aligned(x), weight_map(weight, shape.columns), bias, y, rows, tiles_of_rows,
+            aligned(x), weight_map(held, shape.columns), bias, y, len(x), tiles_of_rows,
             n, k, shape.rows, shape.columns, span, min(shape.ring, span // _DEPTH), parts, kind, overlap,
             num_warps=shape.rows // 16, launch_pdl=overlap,
         )  # fmt: skip
 
-    return run
-
-
-def bind(shape: Early, call: Call) -> Bound:
-    """Linear by this shape for any number of rows."""
-    _, n, _ = sizes(call)
-    compute = bind_rows(shape, call, 1)
-
-    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        x = even(inputs[0])
-        y: torch.Tensor = x.new_empty((*x.shape[:-1], n)) if out is None else out[0]
-        compute(x, even_or_none(inputs[2]), y)
-        return y
-
-    return run
+    return compute
 
 
 def kernel(shape: Early) -> Kernel:
     """The shape as a kernel of the operator."""
     return Kernel(
-        shape.name, "cuda", lambda call: supports(shape, call), lambda call: bind(shape, call), writes_out=True
+        shape.name,
+        "cuda",
+        lambda call: supports(shape, call),
+        lambda call: over_rows(call, bind_rows(shape, call)),
+        writes_out=True,
     )
 
 

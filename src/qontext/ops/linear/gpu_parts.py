@@ -12,7 +12,8 @@ import torch
 from ..call import Call
 from . import gpu_early, gpu_tiles
 from .gpu_early import Early
-from .gpu_tiles import Tile, sizes
+from .gpu_rows import sizes
+from .gpu_tiles import Tile
 
 _MOST_ROWS = 256
 _MOST_PARTS = 12
@@ -20,10 +21,8 @@ _MOST_PARTS = 12
 # (x [rows, K], weight): the parts [parts, rows, N].
 Parts = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-SHAPES: tuple[Early | Tile, ...] = (
-    Early(64, 64, 256),
-    Early(64, 128, 384, 6),
-    Early(64, 128, 512),
+EARLY = (Early(64, 128, 384, 6), Early(64, 64, 256), Early(64, 128, 512))
+TILES = (
     Tile(64, 64, 64, 4, 4, 5, most_rows=_MOST_ROWS),
     Tile(64, 32, 64, 2, 4, 5, most_rows=_MOST_ROWS),
 )
@@ -59,15 +58,13 @@ def bind(shape: Early | Tile, call: Call) -> Parts:
     """A function that gives the parts; bias and activation are left to its reader."""
     _, n, k = sizes(call)
     parts = count(shape, k)
-    of_tiles = gpu_tiles.bind_rows(shape, call) if isinstance(shape, Tile) else None
-    early = gpu_early.bind_rows(shape, call, parts) if isinstance(shape, Early) else None
+    compute = gpu_tiles.bind_rows(shape, call) if isinstance(shape, Tile) else gpu_early.bind_rows(shape, call)
 
     def run(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        y = torch.empty((parts, x.numel() // k, n), dtype=torch.float32, device=x.device)
-        if of_tiles is not None:
-            of_tiles(x, weight, None, None, y)
-        elif early is not None:
-            early(x, None, y)
+        rows = x.numel() // k
+        y = torch.empty((parts, rows, n), dtype=torch.float32, device=x.device)
+        if rows:
+            compute(x.view(rows, k), weight, None, None, y)
         return y
 
     return run

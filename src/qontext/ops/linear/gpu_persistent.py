@@ -5,16 +5,13 @@ over the result, with some hundred rows. The planner times it against the others
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from ..call import Bound, Call, Kernel
+from ..call import Call, Kernel
 from ..gpu_launch import blocks, compute_capability, may_overlap
-from ..native_kernel import even_or_none
-from .gpu_tiles import halves_of_numbers, sizes
+from .gpu_rows import Compute, aligned, halves_of_numbers, over_rows, sizes
 
 _CAPABLE = (90, 100, 103)
 _LEAST_ROWS = 256
@@ -73,47 +70,43 @@ def least_rows(call: Call, least: int) -> str | None:
     return None
 
 
-def _described(tensor: torch.Tensor, rows: int, depth: int) -> Any:
-    """The tensor map of a matrix `[*, K]` read in blocks `[rows, depth]`."""
+def bind_rows(shape: Shape, call: Call) -> Compute:
+    """Linear over rows by this shape."""
     from triton.tools.tensor_descriptor import TensorDescriptor
 
-    # Tensor maps begin on 16 bytes; what torch and the arena hand out does, a slice may not.
-    aligned = tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
-    return TensorDescriptor.from_tensor(aligned, [rows, depth])
-
-
-def bind(shape: Shape, call: Call) -> Bound:
-    """Linear by this shape for any number of rows."""
     from .gpu_kernel import linear_persistent
 
     _, n, k = sizes(call)
     kind, overlap = call.attributes["activation"], may_overlap(call)
 
-    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
-        x, weight, bias, residual = (even_or_none(t) for t in inputs[:4])
-        assert x is not None
-        assert weight is not None
-        y = x.new_empty((*x.shape[:-1], n)) if out is None else out[0]
-        rows = x.numel() // k
-        if rows == 0:
-            return y
+    def compute(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        residual: torch.Tensor | None,
+        y: torch.Tensor,
+    ) -> None:
         room = multiprocessors(x.device.index) if x.is_cuda else _INTERPRETED_PROGRAMS
-        programs = min(room, blocks(rows, shape.rows) * blocks(n, shape.columns))
+        programs = min(room, blocks(len(x), shape.rows) * blocks(n, shape.columns))
         linear_persistent[(programs,)](
-            _described(x.view(rows, k), shape.rows, shape.depth), _described(weight, shape.columns, shape.depth),
-            bias, residual, y, rows, programs,
+            TensorDescriptor.from_tensor(aligned(x), [shape.rows, shape.depth]),
+            TensorDescriptor.from_tensor(aligned(weight), [shape.columns, shape.depth]),
+            bias, residual, y, len(x), programs,
             n, k, shape.rows, shape.columns, shape.depth, _GROUP, kind, overlap,
             num_warps=shape.warps, num_stages=shape.stages, launch_pdl=overlap,
         )  # fmt: skip
-        return y
 
-    return run
+    return compute
 
 
 def kernel(shape: Shape) -> Kernel:
     """The shape as a kernel of the operator."""
     return Kernel(
-        shape.name, "cuda", lambda call: supports(shape, call), lambda call: bind(shape, call), writes_out=True
+        shape.name,
+        "cuda",
+        lambda call: supports(shape, call),
+        lambda call: over_rows(call, bind_rows(shape, call)),
+        writes_out=True,
     )
 
 

@@ -9,6 +9,10 @@ _ACTIVATIONS = {
     "gelu_tanh": ('a = Gelu<approximate="tanh">(h)',),
     "silu": ("s = Sigmoid(h)", "a = Mul(h, s)"),
 }
+_WIDE = {
+    False: ("wide = Cast<to=1>(x)",),
+    True: ("in_floats = Cast<to=1>(x)", "wide = Mul(in_floats, x_factor)"),
+}
 _GIVEN = (
     "scale = Identity(x_scale)",
     "inverse = Reciprocal(x_scale)",
@@ -38,7 +42,7 @@ _FOUND = (
 def body(call: Call) -> str | None:
     """The function body: integers are summed exactly, and rounded to float32 beyond 2^24."""
     lines = [
-        "wide = Cast<to=1>(x)",
+        *_WIDE[call.input(7) is not None],
         "none = Constant<value_float=0.0>()",
         "most = Constant<value_float=255.0>()",
         *(_FOUND if call.input(5) is None else _GIVEN),

@@ -16,7 +16,14 @@ Make = Callable[[torch.Generator, torch.dtype], list[torch.Tensor | None]]
 
 
 def _make(
-    lead: Sequence[int], k: int, m: int, bias: bool = True, residual: bool = False, static: float = 0.0, zeros: int = 0
+    lead: Sequence[int],
+    k: int,
+    m: int,
+    bias: bool = True,
+    residual: bool = False,
+    static: float = 0.0,
+    zeros: int = 0,
+    factor: bool = False,
 ) -> Make:
     """Random operands; `static` is the scale of x (0: none), `zeros` how many rows of x and of the weight are zero."""
 
@@ -38,6 +45,7 @@ def _make(
             normal(*lead, m) if residual else None,
             torch.tensor(static) if static else None,
             torch.tensor(131, dtype=torch.uint8) if static else None,
+            torch.rand(k, generator=generator) + 0.5 if factor else None,
         ]
 
     return make
@@ -55,6 +63,8 @@ def cases() -> Iterable[Case]:
     yield Case("zero_rows", _make((6,), 40, 21, zeros=3))
     yield Case("static", _make((9,), 40, 56, static=0.03))
     yield Case("static_cut", _make((2, 17), 130, 70, residual=True, static=0.004))
+    yield Case("factor", _make((9,), 40, 56, factor=True))
+    yield Case("factor_static", _make((2, 17), 131, 70, residual=True, static=0.03, factor=True))
     for activation in ("relu", "gelu_erf", "gelu_tanh", "silu"):
         yield Case(activation, _make((3, 9), 40, 56), {"activation": activation})
         yield Case(f"{activation}_residual", _make((11,), 40, 40, residual=True), {"activation": activation})

@@ -24,7 +24,7 @@ def _constants(call: Call) -> str | None:
             return f"{name} {text(operand.shape)} is no constant, so it cannot be packed beforehand"
         if 0 in operand.constant.shape:
             return f"{name} {text(operand.shape)} is empty"
-    for name, operand in zip(("x_scale", "x_zero"), call.inputs[5:7], strict=True):
+    for name, operand in zip(("x_scale", "x_zero", "x_factor"), call.inputs[5:8], strict=True):
         if operand is not None and operand.constant is None:
             return f"{name} is no constant"
     columns = _weight(call)[0].shape[1]
@@ -49,6 +49,12 @@ def _static(call: Call) -> tuple[float, int] | None:
     return float(scale.constant), int(zero.constant)
 
 
+def _factor(call: Call) -> torch.Tensor | None:
+    """The factors of the columns of x when they are given."""
+    factor = call.inputs[7]
+    return None if factor is None or factor.constant is None else even(factor.constant.detach())
+
+
 def _native_supports(call: Call) -> str | None:
     return native_is_here() or _constants(call)
 
@@ -57,7 +63,7 @@ def _native_bind(call: Call) -> Bound:
     weight, scale = _weight(call)
     packed = native_linear.pack_bytes(even(weight), even(scale))
     kind = NATIVE_KINDS.get(call.attributes["activation"])
-    multiply = native_linear.bind_quant_linear(packed, dtype_of(call), kind, _static(call))
+    multiply = native_linear.bind_quant_linear(packed, dtype_of(call), kind, _static(call), _factor(call))
     features = packed.rows
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
@@ -73,12 +79,15 @@ def _native_bind(call: Call) -> Bound:
 Quantise = Callable[[torch.Tensor], tuple[torch.Tensor, Any, Any]]
 
 
-def _quantiser(static: tuple[float, int] | None) -> Quantise:
+def _quantiser(static: tuple[float, int] | None, factor: torch.Tensor | None) -> Quantise:
     """Turns rows into bytes with torch's operators."""
     most = torch.tensor(255.0)
 
+    def widened(x: torch.Tensor) -> torch.Tensor:
+        return x.float() if factor is None else x.float() * factor
+
     def by_row(x: torch.Tensor) -> tuple[torch.Tensor, Any, Any]:
-        wide = x.float()
+        wide = widened(x)
         low, high = torch.aminmax(wide, dim=-1, keepdim=True)
         low, span = low.clamp_max_(0), high.clamp_min_(0)
         span -= low
@@ -97,7 +106,7 @@ def _quantiser(static: tuple[float, int] | None) -> Quantise:
     inverse = torch.ones(()) / scale
 
     def by_tensor(x: torch.Tensor) -> tuple[torch.Tensor, Any, Any]:
-        wide = x.float()
+        wide = widened(x)
         bad = (wide * 0).sum(-1, keepdim=True)
         values = (wide * inverse).nan_to_num_(0.0).round_().add_(zero).clamp_(0, 255)
         return values.to(torch.uint8), scale + bad, float(zero)
@@ -127,7 +136,7 @@ def _onednn_bind(call: Call) -> Bound:
     sums = weight.sum(1, dtype=torch.int32).float()
     ones, zeros = torch.ones(weight.shape[0]), torch.zeros(weight.shape[0], dtype=torch.int32)
     multiply = torch.ops.onednn.qlinear_pointwise.default
-    quantise, finish = _quantiser(_static(call)), activation_of(call)
+    quantise, finish = _quantiser(_static(call), _factor(call)), activation_of(call)
     features, kind = weight.shape[0], dtype_of(call)
     lost = sums * scale
 

@@ -47,6 +47,7 @@ OP = Op(
             doc="x = (byte - x_zero) * x_scale; without it every row gets a scale and zero of its own, from its range",
         ),
         Param("x_zero", "", "uint8", optional=True, doc="the byte that stands for 0"),
+        Param("x_factor", "K", "float32", optional=True, doc="x is multiplied by it before it becomes bytes"),
     ),
     outputs=(Param("y", "... M"),),
     attributes=(Attribute("activation", str, "none", ("none", "relu", "gelu_erf", "gelu_tanh", "silu")),),

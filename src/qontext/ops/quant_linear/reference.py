@@ -8,15 +8,18 @@ LEAST_RANGE = 1e-30  # rows that span less are all zeros
 
 
 def bytes_of(
-    x: torch.Tensor, x_scale: torch.Tensor | None = None, x_zero: torch.Tensor | None = None
+    x: torch.Tensor,
+    x_scale: torch.Tensor | None = None,
+    x_zero: torch.Tensor | None = None,
+    x_factor: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(bytes, scale, zero) with x about (bytes - zero) * scale: bytes as float32 of the shape of x.
+    """(bytes, scale, zero) with x * x_factor about (bytes - zero) * scale: bytes as float32 of the shape of x.
 
     Without a scale every row gets its own: its range, with 0 in it, becomes 0..255. All of this is float32 arithmetic,
     whatever the dtype of x, so that every kernel can make the same bytes. A row with a NaN or infinity gets the scale
     NaN.
     """
-    x = x.float()
+    x = x.float() if x_factor is None else x.float() * x_factor.float()
     finite = torch.where(torch.isfinite(x), x, torch.zeros_like(x))
     nothing = (x * 0).sum(-1, keepdim=True)  # 0, or NaN where x holds a NaN or an infinity
     if x_scale is None:
@@ -42,11 +45,12 @@ def reference(
     residual: torch.Tensor | None = None,
     x_scale: torch.Tensor | None = None,
     x_zero: torch.Tensor | None = None,
+    x_factor: torch.Tensor | None = None,
     *,
     activation: str = "none",
 ) -> torch.Tensor:
-    """y = act((bytes(x) - zero) W^T * x_scale * weight_scale + bias) + residual; the product is exact."""
-    values, scale, zero = bytes_of(x, x_scale, x_zero)
+    """y = act((bytes(x * x_factor) - zero) W^T * x_scale * weight_scale + bias) + residual; the product is exact."""
+    values, scale, zero = bytes_of(x, x_scale, x_zero, x_factor)
     product = (values - zero).double() @ weight.double().transpose(0, 1)
     y = (product * scale.double() * weight_scale.double()).to(x.dtype)
     if bias is not None:

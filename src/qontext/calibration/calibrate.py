@@ -1,0 +1,165 @@
+"""Calibration: runs samples through a float engine and turns what layers read into ranges and smoothing factors."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..builder.plan import Step
+from ..errors import ArgumentError, CalibrationError, all_problems
+from ..quant.smoothing import search
+from .cache import Calibration, LayerRange
+from .histogram import Histogram
+from .methods import METHODS
+from .watch import Runner, linear_steps, watch
+
+ROWS = 96  # rows of a layer's input that the search for smoothing factors sees
+Progress = Callable[[int, int], None]
+Batch = Mapping[str, Any]
+
+
+def check_method(method: str, percentile: float) -> None:
+    """Raises ArgumentError for a method or percentile that does not exist."""
+    problems = []
+    if method not in METHODS:
+        problems.append(f"method is {method!r}, allowed: {', '.join(METHODS)}")
+    if not 50.0 < percentile <= 100.0:
+        problems.append(f"percentile is {percentile:g}, it must be over 50 and at most 100")
+    if problems:
+        raise ArgumentError(all_problems("calibrate", problems))
+
+
+def collected(batches: Batch | Iterable[Batch], most: int | None = None) -> list[Batch]:
+    """The batches as a list, with `most` sequences at least or all. Raises CalibrationError for none, or a NaN."""
+    made: list[Batch] = []
+    for batch in [batches] if isinstance(batches, Mapping) else batches:
+        if not isinstance(batch, Mapping):
+            raise CalibrationError(f"a batch is a {type(batch).__name__}, expected arrays by input name")
+        for name, value in batch.items():
+            array = torch.as_tensor(value) if not isinstance(value, np.ndarray) else torch.from_numpy(np.array(value))
+            if array.is_floating_point() and not bool(torch.isfinite(array).all()):
+                raise CalibrationError(f"batch {len(made)} holds NaN or infinity in {name!r}; no scale comes of it")
+        if sequences([batch]):
+            made.append(batch)
+        if most is not None and sequences(made) >= most:
+            break
+    if not made:
+        raise CalibrationError("there are no samples: the data is empty; give at least one sequence")
+    return made
+
+
+def sequences(batches: Sequence[Batch]) -> int:
+    """How many sequences batches hold."""
+    return sum(len(next(iter(batch.values()))) for batch in batches if batch)
+
+
+def calibrate(
+    runner: Runner,
+    batches: Sequence[Batch],
+    model: str,
+    method: str = "percentile",
+    percentile: float = 99.99,
+    smooth: bool = True,
+    by_row: bool = False,
+    progress: Progress = lambda done, of: None,
+) -> Calibration:
+    """Runs the samples: once, or twice when factors are to be found first.
+
+    Args:
+        runner: an engine in float32.
+        batches: as `collected` gives them.
+        model: the hash of the model.
+        smooth: search smoothing factors.
+        by_row: scales will be found at run time, row by row: no ranges are needed, one pass is enough.
+        progress: called with (sequences done, sequences in all).
+    Raises:
+        CalibrationError: a layer reads NaN or infinity.
+    """
+    whole = sequences(batches)
+    passes = int(smooth) + int(not by_row)
+    done = 0
+
+    def run(seen: Callable[[Step, torch.Tensor, torch.Tensor], None]) -> None:
+        nonlocal done
+        for batch in batches:
+            watch(runner, [batch], seen, lambda outputs: None)
+            done += sequences([batch])
+            progress(done, whole * passes)
+
+    steps = {s.name: s for s in linear_steps(runner.compiled.programs["encode"])}
+    smoothing, outliers = _smoothing(steps, run, by_row) if smooth else ({}, {})
+    ranges = {} if by_row else _ranges(steps, run, smoothing, method, percentile)
+    layers = {}
+    for name in steps:
+        low, high = ranges.get(name, (0.0, 0.0))
+        divided = smoothing.get(name)
+        if name in ranges or divided is not None:
+            numbers = () if divided is None else tuple(divided.tolist())
+            layers[name] = LayerRange(low, high, numbers, outliers.get(name, 1.0))
+    return Calibration(model, method, percentile, whole, layers)
+
+
+def _finite(name: str, x: torch.Tensor) -> torch.Tensor:
+    x = x.reshape(-1, x.shape[-1])
+    if not bool(torch.isfinite(x).all()):
+        raise CalibrationError(f"layer {name!r} reads NaN or infinity on the samples; the float model fails on them")
+    return x
+
+
+def _smoothing(
+    steps: Mapping[str, Step],
+    run: Callable[[Callable[[Step, torch.Tensor, torch.Tensor], None]], None],
+    by_row: bool,
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Factors of the layers that gain from them, and how far the largest column stands out, by layer."""
+    most: dict[str, torch.Tensor] = {}
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in steps}
+
+    def seen(step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
+        flat = _finite(step.name, x)
+        largest = flat.abs().amax(0).float()
+        held = most.get(step.name)
+        most[step.name] = largest if held is None else torch.maximum(held, largest)
+        if sum(len(r) for r in rows[step.name]) < 4 * ROWS:  # evenly spread over the rows of a batch
+            rows[step.name].append(flat[:: max(1, len(flat) // (ROWS // 4))].float().clone())
+
+    run(seen)
+    found, outliers = {}, {}
+    for name, largest in most.items():
+        weight = steps[name].call.inputs[1]
+        assert weight is not None and weight.constant is not None
+        every = torch.cat(rows.pop(name))
+        x = every[torch.linspace(0, len(every) - 1, min(ROWS, len(every))).long()]
+        outliers[name] = float(largest.max() / largest.median().clamp_min(1e-30))
+        factors = search(x, largest, weight.constant.detach().float(), by_row)
+        if factors is not None:
+            found[name] = factors
+    return found, outliers
+
+
+def _ranges(
+    steps: Mapping[str, Step],
+    run: Callable[[Callable[[Step, torch.Tensor, torch.Tensor], None]], None],
+    smoothing: Mapping[str, torch.Tensor],
+    method: str,
+    percentile: float,
+) -> dict[str, tuple[float, float]]:
+    """The range of what every layer reads, after its factors. Layers that read one tensor share its histogram."""
+    seen_by: dict[str, Histogram] = {}
+    shared: dict[tuple[int, bytes], str] = {}
+    of = {}
+    for name, step in steps.items():
+        factors = smoothing.get(name)
+        key = (step.inputs[0], b"" if factors is None else factors.numpy().tobytes())
+        of[name] = shared.setdefault(key, name)
+
+    def seen(step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
+        if of[step.name] == step.name:
+            flat = _finite(step.name, x)
+            factors = smoothing.get(step.name)
+            seen_by.setdefault(step.name, Histogram()).add(flat if factors is None else flat / factors)
+
+    run(seen)
+    chosen = {name: METHODS[method](histogram, percentile) for name, histogram in seen_by.items()}
+    return {name: chosen[of[name]] for name in steps if of[name] in chosen}

@@ -1,0 +1,168 @@
+"""Building a quantised engine with its guard rails: calibrate, build, compare, keep what costs too much."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from ..builder.compile import Log, Settings
+from ..errors import AccuracyError, ArgumentError, all_problems
+from ..quant.recipe import Recipe
+from ..runtime.profile import sample_run_inputs
+from .cache import Calibration
+from .calibrate import calibrate, check_method, collected, sequences
+from .guard import Comparison, check_alive, compare, sensitivity
+from .recipe import recipe_of
+from .watch import Runner
+
+Batch = Mapping[str, Any]
+Made = TypeVar("Made", bound=Runner)
+_LENGTH = 16  # of made-up input
+
+
+@dataclass(frozen=True)
+class QuantOptions:
+    """How to quantise.
+
+    activations: "token" for scales found at run time, "tensor" for static ones; None takes static ones where a
+                 calibration with ranges is given
+    smooth:      search smoothing factors on the samples, use those of a calibration
+    max_error:   largest relative RMS error of an output on the samples; the layers that cost most are kept until it
+                 holds
+    method, percentile: of static scales that are made of samples
+    """
+
+    activations: str | None = None
+    smooth: bool = True
+    max_error: float | None = None
+    method: str = "percentile"
+    percentile: float = 99.99
+
+
+def check_options(options: QuantOptions, calibration: Calibration | None, samples: Sequence[Batch]) -> None:
+    """Raises ArgumentError for options that contradict each other or lack what they need."""
+    problems = []
+    if options.activations not in (None, "token", "tensor"):
+        problems.append(f"activations is {options.activations!r}, allowed: token, tensor")
+    ranges = calibration is not None and any(r.low or r.high for r in calibration.layers.values())
+    if options.activations == "tensor" and not ranges and not samples:
+        problems.append("activations is 'tensor', but there is no calibration to take static scales from")
+    if options.max_error is not None and not 0 < options.max_error < float("inf"):
+        problems.append(f"max_error is {options.max_error}, it must be over 0")
+    if options.max_error is not None and not samples:
+        problems.append("max_error needs samples to measure the error on")
+    if problems:
+        raise ArgumentError(all_problems("build: int8", problems))
+    check_method(options.method, options.percentile)
+
+
+def in_int8(
+    make: Callable[[Settings, Recipe | None], Made],
+    settings: Settings,
+    model: Callable[[], str],
+    calibration: Calibration | str | os.PathLike[str] | Batch | Iterable[Batch] | None,
+    options: QuantOptions,
+    log: Log,
+) -> Made:
+    """The engine that `build` hands out: see `quantised_engine`.
+
+    Without samples it is run once on made-up input, and must give something.
+    """
+    if isinstance(calibration, (str, os.PathLike)):
+        calibration = Calibration.load(calibration)
+    given = calibration if isinstance(calibration, Calibration) else None
+    samples = [] if calibration is None or isinstance(calibration, Calibration) else collected(calibration)
+    engine = quantised_engine(make, settings, model, given, samples, options, log)
+    if not samples:
+        program = engine.compiled.programs["encode"]
+        length = min(_LENGTH, engine.max_length or _LENGTH)
+        check_alive(engine.run(sample_run_inputs(program, engine.input_rules, 2, length)))
+    return engine
+
+
+def quantised_engine(
+    make: Callable[[Settings, Recipe | None], Made],
+    settings: Settings,
+    model: Callable[[], str],
+    calibration: Calibration | None,
+    samples: Sequence[Batch],
+    options: QuantOptions,
+    log: Log,
+) -> Made:
+    """Builds, compares with the float engine on the samples, and keeps layers until the budget holds.
+
+    Args:
+        make: builds an engine from settings and a recipe.
+        model: gives the hash of the model.
+        samples: batches; none leaves out smoothing, comparison and budget.
+    Raises:
+        ArgumentError: options that cannot be used. CalibrationError: a calibration of another model.
+        AccuracyError: zeros, constants, NaN, or a budget that cannot hold.
+    """
+    check_options(options, calibration, samples)
+    static = options.activations == "tensor" or (options.activations is None and calibration is not None)
+    if calibration is not None:
+        calibration.check(model())
+    plain = replace(settings, precision="fp32", rest="", tune=False, keep=())
+    floats = make(plain, None) if samples else None
+    if calibration is None and floats is not None and (options.smooth or static):
+        log(f"calibrating on {sequences(samples)} sequences")
+        calibration = calibrate(
+            floats, samples, "", options.method, options.percentile, options.smooth, by_row=not static
+        )
+    recipe = Recipe() if calibration is None else recipe_of(calibration, static)
+    if not options.smooth:
+        recipe = replace(recipe, smoothing={})
+    if floats is None:
+        return make(settings, recipe)
+    return _within(make, settings, recipe, floats, samples, options.max_error, log)
+
+
+def _within(
+    make: Callable[[Settings, Recipe | None], Made],
+    settings: Settings,
+    recipe: Recipe,
+    floats: Made,
+    samples: Sequence[Batch],
+    most: float | None,
+    log: Log,
+) -> Made:
+    """The engine with the fewest layers kept (of those that were tried) whose error is within the budget."""
+
+    def tried(kept: Mapping[str, str]) -> tuple[Made, Comparison]:
+        engine = make(settings, replace(recipe, kept={**recipe.kept, **kept}))
+        found = compare(floats, engine, samples)
+        log(f"int8 against float on {sequences(samples)} sequences: error {found.error:.3g}, {len(kept)} layers kept")
+        return engine, found
+
+    engine, found = tried({})
+    first = found
+    if most is not None and found.error > most:
+        costs = sensitivity(floats, engine, samples[0])
+        order = sorted(costs, key=lambda name: -costs[name])
+        reasons = {n: f"alone it moves the results by {costs[n]:.2g}; the budget is {most:g}" for n in order}
+        too_few, enough, count = 0, None, 1
+        while enough is None:
+            count = min(count, len(order))
+            candidate = tried({n: reasons[n] for n in order[:count]})
+            if candidate[1].error <= most:
+                enough = (count, *candidate)
+            elif count == len(order):
+                raise AccuracyError(
+                    f"max_error {most:g} cannot hold: with all {count} linear layers in {settings.floats} the error is "
+                    f"{candidate[1].error:.3g} (in int8 {first.error:.3g}); allow more, or build in fp32"
+                )
+            else:
+                too_few, count = count, count * 2
+        while enough[0] - too_few > 1:
+            middle = (enough[0] + too_few) // 2
+            candidate = tried({n: reasons[n] for n in order[:middle]})
+            if candidate[1].error <= most:
+                enough = (middle, *candidate)
+            else:
+                too_few = middle
+        _, engine, found = enough
+    for layer in engine.compiled.quantised:
+        layer.error = found.layers.get(layer.name)
+    engine.compiled.errors.update(found.outputs)
+    return engine

@@ -1,0 +1,18 @@
+"""From a calibration to the recipe of a quantised build."""
+
+import torch
+
+from ..quant.recipe import Recipe, StaticScale
+from .cache import Calibration
+
+
+def recipe_of(calibration: Calibration, static: bool) -> Recipe:
+    """Scales (when they are to be static) and smoothing factors of all layers."""
+    scales = {}
+    smoothing = {}
+    for name, layer in calibration.layers.items():
+        if static:
+            scales[name] = StaticScale.of_range(layer.low, layer.high, calibration.source)
+        if layer.smoothing:
+            smoothing[name] = torch.tensor(layer.smoothing, dtype=torch.float32)
+    return Recipe(scales, {}, smoothing, {name: layer.outliers for name, layer in calibration.layers.items()})
