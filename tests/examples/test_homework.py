@@ -130,16 +130,16 @@ def test_int8_by_token_and_by_the_calibrator(bert, exported, tmp_path, capsys):
     layers = qx.load(tmp_path / "int8.qx").compiled.quantised
     assert {layer.scale for layer in layers} == {"found for each token at run time"}
     cache = tmp_path / "cache.json"
-    assert build(bert, exported, tmp_path / "static.qx", "-i", "-p", cache, "-n", 12) == 0
+    assert build(bert, exported, tmp_path / "static.qx", "-i", "-p", str(cache), "-n", "12") == 0
     layers = qx.load(tmp_path / "static.qx").compiled.quantised
     assert all("percentile 99.99 of 12 samples" in layer.scale for layer in layers)
     held = calibrator.BertCalibrator("no such file", str(bert), str(cache))
     assert held.read_calibration_cache() == cache.read_bytes()
     before = cache.stat().st_mtime_ns
-    assert build(bert, exported, tmp_path / "static.qx", "-i", "-p", cache, "-n", 12) == 0
+    assert build(bert, exported, tmp_path / "static.qx", "-i", "-p", str(cache), "-n", "12") == 0
     assert cache.stat().st_mtime_ns == before
     with pytest.raises(ArgumentError, match="is a calibration of INT8; build with -i"):
-        build(bert, exported, tmp_path / "half.qx", "-p", cache)
+        build(bert, exported, tmp_path / "half.qx", "-p", str(cache))
 
 
 def test_the_calibrator_hands_out_batches_of_equal_length(bert, tmp_path):
