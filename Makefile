@@ -41,6 +41,8 @@ format: venv
 docs: venv
 	$(BIN)/python -m qontext.ops.docs
 	$(BIN)/python -m qontext.fusion.docs
+	$(BIN)/python -m qontext.report.operator_pages
+	$(BIN)/python examples/transformer_blocks/write.py
 	$(BIN)/python -m qontext.benchmark.page
 
 bench: venv

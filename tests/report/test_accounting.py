@@ -6,6 +6,7 @@ import transformers as tf
 from exported import SelfAttention, encoder
 
 import qontext as qx
+from qontext.report.compare import compare
 
 SMALL = {"vocab_size": 99, "hidden_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 28}
 FAMILIES = {
@@ -18,6 +19,18 @@ FAMILIES = {
     "electra": (tf.ElectraModel, tf.ElectraConfig(**SMALL, embedding_size=12, max_position_embeddings=40)),
     "albert": (tf.AlbertModel, tf.AlbertConfig(**SMALL, embedding_size=12, max_position_embeddings=40)),
     "mpnet": (tf.MPNetForTokenClassification, tf.MPNetConfig(**SMALL, max_position_embeddings=40)),
+}
+
+
+DECODERS = {
+    "gpt2": (
+        tf.GPT2LMHeadModel,
+        tf.GPT2Config(vocab_size=99, n_positions=40, n_embd=24, n_layer=3, n_head=2, eos_token_id=None),
+    ),
+    "llama": (
+        tf.LlamaForCausalLM,
+        tf.LlamaConfig(**SMALL, num_key_value_heads=1, max_position_embeddings=40, eos_token_id=None),
+    ),
 }
 
 
@@ -59,6 +72,28 @@ def test_folders(family, tmp_path):
     assert len(numbered) >= 2 or family == "albert"
 
 
+@pytest.mark.parametrize("family", DECODERS)
+def test_decoders_by_program(family, tmp_path):
+    kind, config = DECODERS[family]
+    torch.manual_seed(0)
+    kind(config).save_pretrained(tmp_path / "folder")
+    model = qx.import_model(tmp_path / "folder")
+    built = qx.build(model, tune=False)
+    built.save(tmp_path / "m.qx")
+    loaded = qx.load(tmp_path / "m.qx")
+    for name in ("encode", "prefill", "decode"):
+        data = qx.explain(built, 2, 12, program=name).data
+        check(data)
+        assert data["programs"] == ["encode", "prefill", "decode"] and data["program"] == name
+        assert len([layer for layer in data["layers"] if layer["path"]]) == config.num_hidden_layers
+        caches = data["memory"]["caches"]
+        heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+        layers, size = config.num_hidden_layers, config.hidden_size // config.num_attention_heads
+        assert caches == (0 if name == "encode" else 2 * layers * 2 * heads * 64 * size * 4), "two pages of 64 tokens"
+        assert qx.explain(loaded, measure=False, program=name).data["nodes"] == data["nodes"]
+    assert compare(model, built).ok
+
+
 @pytest.mark.parametrize("module", [encoder("bert", "sdpa"), SelfAttention(24)], ids=["bert", "notebook"])
 def test_exported_modules(module):
     if isinstance(module, SelfAttention):
@@ -84,10 +119,20 @@ def test_an_engine_without_packing(model):
 
 
 def test_times_of_steps_add_up_to_the_run(model):
-    """Within 10 %: what a run does beside its steps is small, and what the taps do is not counted."""
-    engine = qx.build(model, tune=False)
-    ratios = []
-    for _ in range(3):  # a machine that does other things at the same time may disturb one of them
-        measured = qx.explain(engine, 16, 60).data["measured"]
-        ratios.append(measured["steps_us"] / measured["run_us"])
-    assert min(abs(r - 1) for r in ratios) < 0.1, ratios
+    """Within 10 %: what a run does beside its steps is small, and what the taps do is not counted.
+
+    One thread and short runs, so that a machine that does other things at the same time disturbs few of them.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        engine = qx.build(model, tune=False)
+        ratios = []
+        for _ in range(8):
+            measured = qx.explain(engine, 4, 60).data["measured"]
+            ratios.append(measured["steps_us"] / measured["run_us"])
+            if abs(ratios[-1] - 1) < 0.1:
+                return
+    finally:
+        torch.set_num_threads(threads)
+    raise AssertionError(f"steps / run: {ratios}")

@@ -128,3 +128,11 @@ def test_memory_adds_up(engine):
     assert memory["weights"] >= 0.99 * sum(held.values())
     logits = 2 * 16 * 99 * 4
     assert memory["live"][-1] >= logits + memory["inputs"]
+
+
+def test_int8_layers_are_listed_with_their_errors(model):
+    report = qx.explain(qx.build(model, "int8", tune=False), measure=False, reference=model)
+    linears = [s for s in report.data["steps"] if s["op"] == "QuantLinear"]
+    assert len(report.data["quantised"]["layers"]) >= len(linears) > 0
+    assert 1e-3 < max(s["error"] for s in linears if s["error"] is not None) < 0.1
+    assert "Linear layers in int8" in report.html()

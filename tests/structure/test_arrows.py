@@ -32,7 +32,8 @@ ALLOWED = {
     "engine": OPS
     | {"fusion", "packing", "quant", "builder", "runtime", "calibration", "importers", "generation", "engine"},
     "tasks": OPS | {"packing", "builder", "runtime", "importers", "engine", "tasks"},
-    "report": OPS | {"fusion", "packing", "quant", "builder", "runtime", "importers", "engine", "benchmark", "report"},
+    "report": OPS
+    | {"fusion", "packing", "quant", "builder", "runtime", "importers", "generation", "engine", "benchmark", "report"},
     "benchmark": OPS
     | {"quant", "builder", "runtime", "calibration", "importers", "engine", "tasks", "demo_model", "benchmark"},
 }

@@ -74,6 +74,7 @@ class Compiled:
     quantised: what became of its linear layers, when the precision is int8
     errors:    relative RMS error of every output against the float engine on the samples, when there were any
     states:    of the other programs: inputs that hold a cache -> the outputs that these become
+    ledgers:   of the other programs
     """
 
     settings: Settings
@@ -89,6 +90,7 @@ class Compiled:
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
     states: dict[str, str] = field(default_factory=dict)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
 
 
 def known_nodes(ops: dict[str, Op]) -> Callable[[ir.Node], bool]:
@@ -227,23 +229,27 @@ def compile_model(
     verify(graph, known, updates, after="packing and lowering")
     tuner = tuner or Tuner(repeats=7 if settings.tune else 0)
     programs = {"encode": planned("encode", graph, ops, settings.device, tuner, say)}
+    ledgers: dict[str, Ledger] = {}
     states = {*model.states, *model.states.values()}
     for name, source in model.programs.items():
         other = source.clone(allow_outer_scope_values=False)
         verify(other, known, updates, after="import")
         own = Ledger()
         own.adopt(other)
-        fuse(other, own, inferred(other, ops), rules, say)
+        inference = inferred(other, ops)
+        note_types(own, other)
+        fuse(other, own, inference, rules, say)
         own.check(other)
         quantised(other, settings, recipe or Recipe(), say)
         lower_precision(other, settings.floats, with_readers(other, kept), fixed, states, narrowed)
         verify(other, known, updates, after="lowering")
         programs[name] = planned(name, other, ops, settings.device, tuner, say)
+        ledgers[name] = own
     seconds = time.perf_counter() - start
     steps = sum(len(p.steps) for p in programs.values())
     say(f"planned {steps} steps, timed {tuner.timed} calls")
     done = Compiled(settings, programs, ledger, packing, fused, tuner, tuple(plugins), kept, layers, {}, lines, seconds)
-    done.states = dict(model.states)
+    done.states, done.ledgers = dict(model.states), ledgers
     return done
 
 

@@ -84,6 +84,7 @@ def write_engine(path: str | os.PathLike[str], compiled: Compiled, facts: Facts)
     texts["report.json"] = _json(
         {
             "ledger": asdict(compiled.ledger),
+            "ledgers": {name: asdict(ledger) for name, ledger in compiled.ledgers.items()},
             "packing": asdict(compiled.packing),
             "kept": compiled.kept,
             "quantised": [asdict(layer) for layer in compiled.quantised],
@@ -142,6 +143,7 @@ def read_engine(
     report = _section(box, "report.json")
     with _understood(box, "report.json"):
         ledger, packing = _ledger(report["ledger"]), _packing(report["packing"])
+        ledgers = {name: _ledger(raw) for name, raw in report.get("ledgers", {}).items()}
         kept, lines = dict(report.get("kept", {})), list(report["log"])
         layers = [QuantLayer(**layer) for layer in report.get("quantised", [])]
         errors = {str(n): float(e) for n, e in report.get("errors", {}).items()}
@@ -171,6 +173,7 @@ def read_engine(
         errors,
         lines + moved,
         states=states,
+        ledgers=ledgers,
     )
     return compiled, facts
 

@@ -24,6 +24,7 @@ def explain_command(
     batch: Annotated[int, typer.Option("--batch", "-b", help="sequences of the timed runs")] = 8,
     length: Annotated[int, typer.Option("--length", "-s", help="tokens a sequence")] = 128,
     measure: Annotated[bool, typer.Option(help="time every step")] = True,
+    program: Annotated[str | None, typer.Option(help="of a decoder: encode, prefill or decode")] = None,
     against: Annotated[
         str, typer.Option(help="another MODEL or engine, or torch, or torch.compile: kernels of both by layer")
     ] = "",
@@ -47,7 +48,8 @@ def explain_command(
         source = None if model.endswith(".qx") else import_model(model)
         engine = open_engine(source or model, precision, device, verbose)
         with working("measuring"):
-            report = explain(engine, batch, length, measure, reference=source if precision != "fp32" else None)
+            reference = source if precision != "fp32" else None
+            report = explain(engine, batch, length, measure, program, reference)
         if against:
             report = report.beside(_other_side(engine, model, against, batch, length, precision, device, verbose))
         if html is not None:

@@ -43,11 +43,11 @@ def against(
     """Compares the kernels of an engine with those of another engine or of a module.
 
     Args:
-        inputs: of the module, by argument name; ids and a mask of ones of the given size when left out.
+        inputs: of both, by name; ids and a mask of ones of the given size when left out.
         batch, length: size of the runs.
         compiled: run the module through torch.compile.
     """
-    mine = _engine_side(engine, batch, length)
+    mine = _engine_side(engine, batch, length, inputs)
     if isinstance(other, Engine):
         theirs = _engine_side(other, batch, length)
     else:
@@ -83,8 +83,10 @@ def _ids(engine: Engine, batch: int, length: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _engine_side(engine: Engine, batch: int, length: int) -> dict[str, Any]:
-    data = explain(engine, batch, length).data
+def _engine_side(
+    engine: Engine, batch: int, length: int, inputs: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, Any]:
+    data = explain(engine, batch, length, inputs=inputs).data
     kernels = [Kernel(f"{s['op']} ({s['kernel']})", s["origin"], s["us"]) for s in data["steps"]]
     places = [_place(data["layers"], s["layer"]) for s in data["steps"]]
     run_us = data["measured"]["run_us"]

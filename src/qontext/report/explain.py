@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..builder.plan import Program
 from ..builder.samples import Size
 from ..engine import Engine
@@ -18,6 +20,7 @@ from ..ops.operators import operators
 from ..quant.recipe import int8_share
 from ..runtime.ceilings import ceilings_of
 from ..runtime.gpu_executor import executor_for
+from ..runtime.inputs import prepare_inputs
 from ..runtime.profile import profile, sample_run_inputs
 from .environment import environment, scrubbed
 from .failure import write_page
@@ -66,6 +69,7 @@ def explain(
     measure: bool = True,
     program: str | None = None,
     reference: Model | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Explanation:
     """Explains an engine.
 
@@ -73,15 +77,19 @@ def explain(
         engine: a built or loaded engine.
         batch, length: size of the runs that are timed (shortened to what the engine takes).
         measure: False leaves out times and shares.
-        program: which program of the engine ("encode"); its first when left out.
+        program: which program of the engine: "encode", or of a decoder "prefill" or "decode" (one step after `length`
+            tokens); the first when left out.
+        inputs: what is timed, as for `engine.run`; made up of the given size when left out.
         reference: the model it was built from: each step then says how far it is from what the model means.
     Raises:
         ArgumentError: no such program.
+        InputError, ShapeError, DTypeError: as for `engine.run`.
     """
-    compiled, ledger = engine.compiled, engine.compiled.ledger
+    compiled = engine.compiled
     name, chosen = _chosen(engine, program)
+    ledger = compiled.ledgers.get(name, compiled.ledger)
     if engine.max_length:
-        length = min(length, engine.max_length)
+        length = min(length, engine.max_length - (name == "decode"))
     size = Size(batch, length)
     ops = operators(compiled.plugins)
     data: dict[str, Any] = {
@@ -98,7 +106,7 @@ def explain(
         "folded": len(ledger.folded),
         "removed": len(ledger.removed),
         "packing": {
-            "reason": compiled.packing.reason,
+            "reason": compiled.packing.reason if name == "encode" else "its tokens are packed from the start",
             "packed": compiled.packing.packed,
             "left_padded": [
                 {"node": n.node, "op": n.op, "reason": n.reason} for n in compiled.packing.nodes if n.reason
@@ -118,9 +126,8 @@ def explain(
     sizes: dict[str, int] = {}
     if measure:
         executor = executor_for(chosen, compiled.settings.graphs)
-        profiled = profile(
-            executor, ops, sample_run_inputs(chosen, engine.input_rules, batch, length), _MEASURE_SECONDS
-        )
+        given = _prepared(engine, name, inputs, size)
+        profiled = profile(executor, ops, given, _MEASURE_SECONDS)
         ceilings = ceilings_of(chosen.device)
         sizes = profiled.sizes
         steps = measured_rows(profiled, ceilings, compiled.kept)
@@ -135,7 +142,7 @@ def explain(
         steps = plain_rows(chosen, compiled.kept, ops, size)
     for row, link in zip(steps, step_links(chosen), strict=True):
         row |= link
-    if reference is not None:
+    if reference is not None and name == "encode":
         from .compare import compare
 
         for row, compared in zip(steps, compare(reference, engine).data["rows"], strict=True):
@@ -148,6 +155,18 @@ def explain(
     data["memory"] = memory_of(chosen, size, sizes)
     data |= {key: scrubbed(data[key]) for key in ("engine", "log", "graphs", "environment")}
     return Explanation(data)
+
+
+def _prepared(engine: Engine, name: str, inputs: Mapping[str, Any] | None, size: Size) -> Mapping[str, torch.Tensor]:
+    """What is timed: the caller's inputs, or made-up ones."""
+    program = engine.compiled.programs[name]
+    if engine.compiled.states and name != "encode":
+        from .decoder_inputs import decoder_inputs
+
+        return decoder_inputs(engine, name, size.sequences, size.length) | dict(inputs or {})
+    if inputs is None:
+        return sample_run_inputs(program, engine.input_rules, size.sequences, size.length)
+    return prepare_inputs(program, engine.input_rules, inputs, engine.settings.max_tokens, engine.max_length).tensors
 
 
 def _chosen(engine: Engine, program: str | None) -> tuple[str, Program]:

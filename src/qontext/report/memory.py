@@ -29,13 +29,15 @@ def memory_of(program: Program, size: Size, known: Mapping[str, int]) -> dict[st
     }
     inputs = set(program.inputs.values())
     outputs = set(program.outputs.values())
+    updates = [(step.outputs[o], step.inputs[i]) for step in program.steps for o, i in step.updates]
+    caches = sum(bytes_of.get(source, 0) for _, source in updates)
+    bytes_of.update((output, 0) for output, _ in updates)  # the memory of what was updated
     alive = set(inputs)
     live = []
     for step in program.steps:
         alive |= {s for s in step.outputs if s >= 0}
         live.append(sum(bytes_of.get(s, 0) for s in alive))
         alive -= {s for s in step.release if s not in outputs and s not in inputs}
-    donated = {s for step in program.steps for s in set(step.inputs) & set(step.outputs) if s >= 0}
     return {
         "weights": sum(weights.values()),
         "arena": program.layout.total_bytes(sizes),
@@ -43,7 +45,7 @@ def memory_of(program: Program, size: Size, known: Mapping[str, int]) -> dict[st
         "live": live,
         "peak": max(live, default=0),
         "planned": sum(bytes_of.get(s, 0) for s in program.layout.places),
-        "caches": sum(bytes_of.get(s, 0) for s in donated),
+        "caches": caches,
         "sizes": sizes,
     }
 

@@ -9,6 +9,12 @@ from ..graph.ledger import Refusal
 
 # What a reader can do about a reason. The first pattern that is found in the sentence counts.
 _ADVICE = (
+    (r"cross attention|is causal, but", "nothing is amiss: it runs as Attention with separate inputs"),
+    (r"an input of the graph, not", "nothing is amiss: what the block begins with is computed elsewhere"),
+    (
+        r"from Concat|comes from .* not from a linear layer",
+        "project query, key and value from one input, without a step between; with a cache, Attention reads them apart",
+    ),
     (r"scaled by|its scale", "scale the scores by one positive constant, such as 1 / sqrt(head size)"),
     (r"read elsewhere|outputs are read|are wanted", "let nobody else read the value between, or read the fused result"),
     (r"computed at run time|is computed|both operands are computed", "make the weight a constant: an initializer"),

@@ -16,6 +16,8 @@ from ..graph.model import InputRule
 # Defaults that follow from the shape of the input they stand beside.
 _BY_SHAPE = ("ones", "zeros", "arange")
 
+_NO_RULE = InputRule()
+
 Array = Any  # numpy.ndarray, torch.Tensor, or nested lists of numbers
 
 
@@ -45,7 +47,7 @@ def prepare_inputs(
         f"unknown input {n!r}; the engine has {', '.join(program.inputs)}" for n in given if n not in program.inputs
     ]
     for name in program.inputs:
-        rule = rules.get(name, InputRule())
+        rule = rules.get(name, _NO_RULE)
         if name not in given and (rule.default is None or rule.like not in given):
             problems.append(f"input {name!r} is missing")
     if problems:

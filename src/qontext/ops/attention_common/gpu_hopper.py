@@ -1,11 +1,11 @@
-"""Launching the Hopper kernel that keeps the keys and values of a head in shared memory (`gpu_hopper_kernel.py`).
+"""The Hopper kernels of full attention, and which of them takes a batch.
 
-It takes batches of sequences of up to 128 tokens, where it reads each number once, and a few sequences of up to 512,
-where its programs share a head. Other batches go to the kernel that streams keys, in the same step, since only the run
-knows the lengths; `bench/gpu_attention.py` measures both.
+A few sequences of up to 512 tokens go to the kernel that keeps the keys and values of a head in shared memory, where
+its programs share a head (`gpu_hopper_kernel.py`); many heads of more than a tile to the one whose programs stay
+(`gpu_teams_kernel.py`), and the rest to the kernel that streams keys. The choice is made within the step, since only
+the run knows the lengths; `bench/gpu_attention.py` measures all.
 """
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from ...graph.dims import AnyDim
 from ..call import Call
 from ..gpu_launch import blocks, compute_capability, may_overlap
 from .gpu import LOG2E, Attend, Longest, Sizes, bind_plain, bounds_of, operands_of, strided
+from .gpu_teams import HEAD_SIZES as TEAM_SIZES
+from .gpu_teams import bind_teams, multiprocessors, rows_of
 from .problem import Problem
 
 HOPPER = 90
@@ -21,7 +23,6 @@ HEAD_SIZES = (32, 64, 128)
 _REGISTERS = {32: 128, 64: 128, 128: 224}  # a thread at most, by head size: as many as it needs, no more
 _TILE = 64
 _BUCKETS = (1, 2, 3, 4, 6, 8)  # tiles of keys that a program has room for
-_SHORT = 2  # tiles up to which the kernel is the faster one for many heads
 _ROOM = 8 * _TILE * 64  # keys times head size that fit shared memory
 _ALIGNED = 16  # elements that rows and heads start at multiples of: copies move 8 at a time
 _PROGRAMS_EACH = 4  # programs a multiprocessor, from which heads are no longer shared out
@@ -53,27 +54,35 @@ class Plan:
 
 
 def plan_for(sizes: Sizes, longest: Longest, multiprocessors: int) -> Plan | None:
-    """The launch for these sizes; None where the streaming kernel is the faster one or has to do it."""
+    """The launch of the resident kernel for these sizes; None where its keys do not fit or heads are many."""
     tiles = next((n for n in _BUCKETS if n * _TILE >= longest.keys), 0)
     share = max(1, _PROGRAMS_EACH * multiprocessors // max(sizes.batch * sizes.heads, 1))
-    if not tiles or tiles * _TILE * sizes.size > _ROOM or (tiles > _SHORT and share == 1):
+    if not tiles or tiles * _TILE * sizes.size > _ROOM or share == 1:
         return None
     return Plan(tiles, min(share, blocks(longest.queries, _TILE)))
 
 
-def bind_resident(call: Call) -> Attend:
-    """The resident kernel for batches of short sequences, the streaming one for others."""
+def bind_hopper(call: Call) -> Attend:
+    """One of the three kernels, by the sizes of the batch."""
     from .gpu_hopper_kernel import resident_attention
 
     overlap = may_overlap(call)
-    streaming = bind_plain(call)
+    streaming, teams = bind_plain(call), bind_teams(call)
 
     def run(problem: Problem, out: torch.Tensor, longest: Longest) -> None:
         sizes = Sizes.of(problem)
-        plan = plan_for(sizes, longest, _multiprocessors(out.device))
-        if plan is None or out.numel() == 0 or problem.key.numel() == 0:
+        plan = plan_for(sizes, longest, multiprocessors(out.device))
+        tiled = min(longest.queries, longest.keys) > _TILE and sizes.size in TEAM_SIZES
+        if out.numel() == 0 or problem.key.numel() == 0:
             streaming(problem, out, longest)
-            return
+        elif plan is not None:
+            resident(problem, out, longest, sizes, plan)
+        elif tiled and (rows := rows_of(problem, out)) is not None:
+            teams(problem, rows, longest)
+        else:
+            streaming(problem, out, longest)
+
+    def resident(problem: Problem, out: torch.Tensor, longest: Longest, sizes: Sizes, plan: Plan) -> None:
         operands, strides = _evenly(*operands_of(problem, out))
         bounds_q, bounds_k, counts, _ = bounds_of(problem)
         resident_attention[(plan.share * sizes.batch * sizes.heads,)](
@@ -92,8 +101,3 @@ def _evenly(operands: list[torch.Tensor], strides: list[int]) -> tuple[list[torc
         return operands, strides
     even = [x.contiguous() for x in operands[:3]]
     return strided([*even, operands[3]])
-
-
-@functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -12,19 +12,18 @@ the launch needs no list of tiles and no lengths on the host.
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from .gpu_tiles import (
     add_tile,
     averaged,
-    counted,
     first_key,
+    keys_of,
     level_of,
     load_rows,
     past_last_key,
     seen,
-    sequence,
     store_rows,
+    tile_of,
 )
 
 
@@ -67,22 +66,12 @@ def attention_tiles(
 
     LAST_TO_LAST: the last query stands at the last valid key; else the first one at key `offset`.
     """
-    program = tl.program_id(0)
-    start = (tiles - 1 - program % tiles) * BM  # the last rows of causal attention see most keys: longest first
-    head = program // tiles % HEADS
-    b = (program // tiles // HEADS).to(tl.int64)
-    if OVERLAP:
-        gdc_wait()
-        gdc_launch_dependents()
-    q_first, q_count = sequence(b, bounds_q, rows)
+    b, head, start, q_first, q_count = tile_of(tiles, bounds_q, rows, HEADS, BM, OVERLAP)
     if start >= q_count:
         return
-    k_first, k_count = sequence(b, bounds_k, keys)
-    stated = counted(b, counts, k_count)
-    valid = tl.minimum(stated, k_count)
-    prefix = counted(b, prefixes, 0)
-    if LAST_TO_LAST:
-        offset = stated - q_count
+    k_first, _, valid, prefix, offset = keys_of(
+        b, bounds_k, counts, prefixes, keys, q_count, offset, LAST_TO_LAST
+    )  # fmt: skip
     begin = 0
     end = valid
     clear_from = 0

@@ -12,19 +12,18 @@ for the others the program runs over the keys once more: 1 without hiding any (a
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from .gpu_tiles import (
     add_tile,
     averaged,
-    counted,
     first_key,
+    keys_of,
     level_of,
     load_rows,
     past_last_key,
     seen,
-    sequence,
     store_rows,
+    tile_of,
 )
 
 _LOG2E = tl.constexpr(1.4426950408889634)
@@ -98,22 +97,12 @@ def masked_attention_tiles(
     EMPTY: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program: BM queries of one head. mask, bias: `[B, N, S, Skv]` by strides, 0 where an axis is shared."""
-    program = tl.program_id(0)
-    start = (tiles - 1 - program % tiles) * BM
-    head = program // tiles % HEADS
-    b = (program // tiles // HEADS).to(tl.int64)
-    if OVERLAP:
-        gdc_wait()
-        gdc_launch_dependents()
-    q_first, q_count = sequence(b, bounds_q, rows)
+    b, head, start, q_first, q_count = tile_of(tiles, bounds_q, rows, HEADS, BM, OVERLAP)
     if start >= q_count:
         return
-    k_first, k_count = sequence(b, bounds_k, keys)
-    stated = counted(b, counts, k_count)
-    valid = tl.minimum(stated, k_count)
-    prefix = counted(b, prefixes, 0)
-    if LAST_TO_LAST:
-        offset = stated - q_count
+    k_first, k_count, valid, prefix, offset = keys_of(
+        b, bounds_k, counts, prefixes, keys, q_count, offset, LAST_TO_LAST
+    )  # fmt: skip
     low = start + offset
     high = low + tl.minimum(BM, q_count - start) - 1
     begin = first_key(low, left, BN)

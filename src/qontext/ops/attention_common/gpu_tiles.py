@@ -9,6 +9,7 @@ large.
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
@@ -30,6 +31,32 @@ def counted(b, counts, otherwise):
         return otherwise
     else:
         return tl.load(counts + b).to(tl.int32)
+
+
+@triton.jit
+def tile_of(tiles, bounds, rows, HEADS: tl.constexpr, BM: tl.constexpr, OVERLAP: tl.constexpr):
+    """What a program computes: sequence, head, first query, and the first row and number of rows of the sequence.
+
+    The last rows of causal attention see most keys: they come first. Waits for the kernel before (OVERLAP).
+    """
+    program = tl.program_id(0)
+    b = (program // tiles // HEADS).to(tl.int64)
+    if OVERLAP:
+        gdc_wait()
+        gdc_launch_dependents()
+    first, count = sequence(b, bounds, rows)
+    return b, program // tiles % HEADS, (tiles - 1 - program % tiles) * BM, first, count
+
+
+@triton.jit
+def keys_of(b, bounds, counts, prefixes, keys, q_count, offset, LAST_TO_LAST: tl.constexpr):
+    """First row and number of the keys of sequence b, those that count, the prefix, and the place of the first query:
+    `offset`, or such that the last query stands at the last key that counts."""
+    first, count = sequence(b, bounds, keys)
+    stated = counted(b, counts, count)
+    if LAST_TO_LAST:
+        offset = stated - q_count
+    return first, count, tl.minimum(stated, count), counted(b, prefixes, 0), offset
 
 
 @triton.jit

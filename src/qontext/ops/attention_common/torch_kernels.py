@@ -1,9 +1,11 @@
 """Attention with PyTorch's own operators: its fused one, and two matrix products with a softmax between them."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .masks import added, attended, empty_rows
 from .problem import Problem
@@ -30,9 +32,10 @@ def fused(problem: Problem) -> Tensor:
     if empty is not None and allowed is not None:
         allowed = allowed | empty  # such a row is computed without masks and replaced below where it has to be
     mask = allowed if extra is None else extra if allowed is None else extra.masked_fill(~allowed, -torch.inf)
-    context = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=rule.scale, enable_gqa=problem.groups > 1
-    )
+    with _backends_for(mask):
+        context = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=rule.scale, enable_gqa=problem.groups > 1
+        )
     if empty is not None and rule.empty_row == "uniform":
         context = torch.where(empty, _mean(value, problem.groups), context)
     return context.transpose(1, 2)
@@ -68,6 +71,16 @@ def two_products(problem: Problem, out: Tensor, scores: Tensor | None = None) ->
             out[b, rows].copy_(torch.bmm(probs.to(values.dtype), values).transpose(0, 1))
             if scores is not None:
                 scores[b, :, rows].copy_(logits)
+
+
+def _backends_for(mask: Tensor | None) -> AbstractContextManager[None]:
+    """Those that are right on a GPU; left to itself, PyTorch 2.11 takes cuDNN's, which reads a float32 mask beside
+    halves as halves and gives rows without a key other values than zeros."""
+    if mask is None or not mask.is_cuda:
+        return nullcontext()
+    if mask.is_floating_point():
+        return sdpa_kernel(SDPBackend.MATH)
+    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def _top_left_causal(problem: Problem) -> bool:

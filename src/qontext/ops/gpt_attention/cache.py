@@ -144,7 +144,7 @@ class Cache:
         assert self.table is not None
         page, count = self.tensor.shape[3], self.tensor.shape[0]
         used = -(-torch.tensor([min(p + n, self.capacity) for p, n in zip(past, new, strict=True)]) // page)
-        mine = self.table[torch.tensor(slots, dtype=torch.int64)]
+        mine = self.table[torch.tensor(slots, dtype=torch.int64)].cpu()
         needed = torch.arange(mine.shape[1]) < used[:, None]
         wrong = needed & ((mine < 0) | (mine >= count))
         if bool(wrong.any()):

@@ -1,29 +1,19 @@
-"""GptAttention on the CPU.
+"""GptAttention on the CPU: generation reads the cache in C++, contexts go to the attention kernels of encoders."""
 
-New keys and values are turned and written to the cache first. Sequences with few new tokens (generation) then read the
-cache where it lies (`native.gpt_attention`, `qontext.native.decode`); for the others (context) keys and values are
-brought together and go to the attention kernels of encoders.
-"""
-
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
-from ...native.decode import MOST_QUERIES, decode
+from ...native.decode import decode
 from ..attention_common import native_kernel
-from ..attention_common.problem import Problem, Rule
+from ..attention_common.problem import Problem
 from ..attention_common.torch_kernels import fused, two_products
 from ..call import Bound, Call, Kernel, Tensors
 from ..native_kernel import native_is_here
-from .bias import added_bias
-from .cache import Cache, by_part
-from .reference import cross_keys, split, visible
-from .rotary import AngleTable, rotary_of
-from .rows import Rows, cache_of, named, rows_of
+from .rows import named
+from .step import Attend, Decode, Step
 
 Tensor = torch.Tensor
-Attend = Callable[[Problem, Tensor], None]
 
 
 def _native_supports(call: Call) -> str | None:
@@ -34,290 +24,40 @@ def _torch_supports(call: Call) -> str | None:
     return None
 
 
-def _torch_attend(problem: Problem, out: Tensor) -> None:
+def _native_attend(problem: Problem, out: Tensor, queries: int, keys: int) -> None:
+    native_kernel.run(problem, out)
+
+
+def torch_attend(problem: Problem, out: Tensor, queries: int, keys: int) -> None:
+    """Attention by torch's operators, on any device."""
     if problem.rule.softcap:  # scaled_dot_product_attention has none
         two_products(problem, out)
     else:
         out.copy_(fused(problem))
 
 
-def _bind(attend: Attend, reads_cache: bool) -> Callable[[Call], Bound]:
-    def bind(call: Call) -> Bound:
-        step = _Step(call.attributes, attend, reads_cache)
+def bind_step(step: Step) -> Bound:
+    """A kernel that runs the step: fills the context and updates the cache."""
 
-        def run(inputs: Tensors, out: Tensors | None = None) -> tuple[Tensor | None, ...]:
-            given = named(inputs)
-            qkv = given["qkv"]
-            assert qkv is not None
-            if out is None or out[0] is None:
-                context = qkv.new_empty(*qkv.shape[:-1], step.heads * step.size)
-            else:
-                context = out[0]
-            step.run(given, context)
-            return context, given["past"]
-
-        return run
-
-    return bind
-
-
-class _Step:
-    """What the attributes say, made ready: factors, angles, and how a sequence is attended to."""
-
-    def __init__(self, attributes: Mapping[str, Any], attend: Attend, reads_cache: bool):
-        self.attributes = attributes
-        self.heads, self.kv_heads = attributes["num_heads"], attributes["num_kv_heads"]
-        self.size = attributes["head_size"]
-        self.scale = 1 / (attributes["q_scaling"] * self.size**0.5)
-        self.window, self.sinks = attributes["window"], attributes["sinks"]
-        self.rotary = rotary_of(attributes)
-        self.angles = None if self.rotary is None else AngleTable(self.rotary)
-        self.attend = attend
-        self.reads_cache = reads_cache
-
-    def run(self, given: Mapping[str, Tensor | None], context: Tensor) -> None:
-        """Fills the context `[..., N * D]` and updates the cache."""
-        rows, cache = rows_of(given), cache_of(given, self.attributes)
-        if cache is not None:
-            cache.check(rows.slots, rows.past, rows.encoder or rows.new, self.window)
+    def run(inputs: Tensors, out: Tensors | None = None) -> tuple[Tensor | None, ...]:
+        given = named(inputs)
         qkv = given["qkv"]
         assert qkv is not None
-        query, key, value = split(qkv, given["qkv_bias"], self.heads, self.kv_heads, self.size)
-        whole = sum(rows.new) == rows.tokens
-        out = context.view(-1, self.heads, self.size)
-        index, positions, slots = rows.token_index()
-        if not whole:
-            out.zero_()
-            query, key, value = query[index], key[index], value[index]
-        ends = torch.tensor(rows.new, dtype=torch.int64).cumsum(0).tolist()
-        starts = [end - n for end, n in zip(ends, rows.new, strict=True)]
-        packed = query.new_empty(query.shape) if not whole else out
-        if rows.encoder is not None:
-            self._cross(given, rows, cache, query, starts, packed)
+        if out is None or out[0] is None:
+            context = qkv.new_empty(*qkv.shape[:-1], step.heads * step.size)
         else:
-            query, turned = self._turned(query, key, positions, rows)
-            self._self(given, rows, cache, query, turned, value, (positions, slots), starts, packed)
-        if not whole:
-            out[index] = packed
+            context = out[0]
+        step.run(given, context)
+        return context, given["past"]
 
-    def _turned(self, query: Tensor, key: Tensor, positions: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Queries in their dtype and keys in float32, turned by their positions."""
-        if self.rotary is None or not len(positions):
-            return query, key
-        if self.rotary.depends_on_length:
-            parts = [
-                self.rotary.angles(torch.arange(past, past + new), past + new)
-                for past, new in zip(rows.past, rows.new, strict=True)
-            ]
-            cos, sin = (torch.cat([part[i] for part in parts]).float() for i in (0, 1))
-        else:
-            assert self.angles is not None
-            cos, sin = self.angles.look_up(positions, int(positions.max()) + 1)
-        turned = self.rotary.turned(query.float(), cos, sin).to(query.dtype)
-        return turned, self.rotary.turned(key.float(), cos, sin)
-
-    def _self(
-        self,
-        given: Mapping[str, Tensor | None],
-        rows: Rows,
-        cache: Cache | None,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        where: tuple[Tensor, Tensor],
-        starts: list[int],
-        out: Tensor,
-    ) -> None:
-        """Self attention of all sequences; tokens lie packed."""
-        positions, slots = where
-        direct = [] if cache is None else [r for r in range(len(rows)) if self._reads_cache(given, rows, cache, r)]
-        chosen = set(direct)
-        others = [r for r in range(len(rows)) if r not in chosen and rows.new[r]]
-        # What a cyclic cache is about to lose is read first.
-        keys = [self._keys(rows, cache, r, starts[r], key, value, query.dtype) for r in others]
-        if cache is not None and len(positions):
-            self._write(rows, cache, positions, slots, key, value)
-        if direct:
-            assert cache is not None
-            self._decode(given, rows, cache, direct, starts, query, out)
-        self._context(given, rows, others, keys, starts, query, out)
-
-    def _reads_cache(self, given: Mapping[str, Tensor | None], rows: Rows, cache: Cache, r: int) -> bool:
-        """Whether a sequence is attended to in the cache itself."""
-        new, total = rows.new[r], rows.past[r] + rows.new[r]
-        if not self.reads_cache or not 0 < new <= MOST_QUERIES or given["relative_attention_bias"] is not None:
-            return False
-        if cache.tensor.stride(-1) != 1 or self.attributes["mask_type"] == "padding":
-            return False
-        if rows.prefix is not None and rows.prefix[r] > rows.past[r]:
-            return False
-        # Later tokens of the step would have taken places that its first token still sees.
-        return total <= cache.capacity or cache.capacity >= self.window + cache.sinks + new - 1
-
-    def _keys(
-        self, rows: Rows, cache: Cache | None, r: int, start: int, key: Tensor, value: Tensor, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions [L], keys and values [L, Nkv, D] of a sequence: what is cached and what is new."""
-        past, new = rows.past[r], rows.new[r]
-        mine = slice(start, start + new)
-        queries = torch.arange(past, past + new)
-        if cache is None:
-            return queries, key[mine].to(dtype), value[mine]
-        held_k, held_v = cache.as_held(key[mine], value[mine], dtype)
-        if past == 0:
-            return queries, held_k, held_v
-        before = torch.arange(past)
-        if self.window:
-            before = before[(before < cache.sinks) | (before > past - self.window)]
-        past_k, past_v = cache.read(rows.slots[r], before, dtype)
-        return torch.cat([before, queries]), torch.cat([past_k, held_k]), torch.cat([past_v, held_v])
-
-    def _write(self, rows: Rows, cache: Cache, positions: Tensor, slots: Tensor, key: Tensor, value: Tensor) -> None:
-        if cache.cyclic:
-            totals = torch.tensor(rows.past) + torch.tensor(rows.new)
-            last = totals.repeat_interleave(torch.tensor(rows.new))
-            kept = (positions < cache.sinks) | (positions >= last - (cache.capacity - cache.sinks))
-            positions, slots, key, value = positions[kept], slots[kept], key[kept], value[kept]
-        cache.write(slots, positions, key, value)
-
-    def _decode(
-        self,
-        given: Mapping[str, Tensor | None],
-        rows: Rows,
-        cache: Cache,
-        chosen: list[int],
-        starts: list[int],
-        query: Tensor,
-        out: Tensor,
-    ) -> None:
-        """Generation: few queries a sequence, keys and values read where they lie."""
-        decode(
-            query,
-            cache.tensor,
-            out=out,
-            first=[starts[r] for r in chosen],
-            queries=[rows.new[r] for r in chosen],
-            past=[rows.past[r] for r in chosen],
-            slots=[rows.slots[r] for r in chosen],
-            scale=self.scale,
-            table=cache.table,
-            indirection=cache.indirection,
-            key_scale=by_part(cache.from_cache, 0),
-            value_scale=by_part(cache.from_cache, 1),
-            slopes=given["alibi_slopes"],
-            softcap=self.attributes["softcap"],
-            window=self.window,
-            sinks=cache.sinks,
-        )
-
-    def _context(
-        self,
-        given: Mapping[str, Tensor | None],
-        rows: Rows,
-        chosen: list[int],
-        keys: list[tuple[Tensor, Tensor, Tensor]],
-        starts: list[int],
-        query: Tensor,
-        out: Tensor,
-    ) -> None:
-        """Many queries a sequence: all together, or one by one where positions matter beyond their distance."""
-        if not chosen:
-            return
-        slopes, table = given["alibi_slopes"], given["relative_attention_bias"]
-        kind = {"causal": "causal", "bidirectional": "prefix", "padding": "full"}[self.attributes["mask_type"]]
-        left = self.window - 1 if self.window else -1
-        softcap = self.attributes["softcap"]
-        if slopes is None and table is None and not self.sinks:
-            rule = Rule(self.scale, kind, softcap=softcap, window_left=left if kind == "causal" else -1)
-            if kind != "prefix" or not self.window:
-                self._together(rule, rows, chosen, keys, starts, query, out)
-                return
-        rule = Rule(self.scale, softcap=softcap)
-        both_ways = kind == "full"
-        for r, (at, k, v) in zip(chosen, keys, strict=True):
-            mine = slice(starts[r], starts[r] + rows.new[r])
-            queries = torch.arange(rows.past[r], rows.past[r] + rows.new[r])
-            bias = added_bias(slopes, table, queries, at, self.attributes["max_distance"], both_ways)
-            seen = visible(self.attributes, queries, at, None if rows.prefix is None else rows.prefix[r])
-            problem = Problem(
-                rule,
-                query[None, mine],
-                k[None],
-                v[None],
-                mask=seen[None, None],
-                bias=None if bias is None else bias[None].expand(1, -1, rows.new[r], -1).float(),
-            )
-            self.attend(problem, out[None, mine])
-
-    def _together(
-        self,
-        rule: Rule,
-        rows: Rows,
-        chosen: list[int],
-        keys: list[tuple[Tensor, Tensor, Tensor]],
-        starts: list[int],
-        query: Tensor,
-        out: Tensor,
-    ) -> None:
-        """One packed problem of several sequences."""
-        everyone = len(chosen) == len(rows)
-        mine = [slice(starts[r], starts[r] + rows.new[r]) for r in chosen]
-        prefix = None
-        if rule.kind == "prefix":
-            assert rows.prefix is not None
-            prefix = torch.tensor([rows.prefix[r] for r in chosen], dtype=torch.int32)
-        problem = Problem(
-            rule,
-            query if everyone else torch.cat([query[m] for m in mine]),
-            keys[0][1] if len(keys) == 1 else torch.cat([k for _, k, _ in keys]),
-            keys[0][2] if len(keys) == 1 else torch.cat([v for _, _, v in keys]),
-            prefix_lengths=prefix,
-            cu_q=_boundaries([rows.new[r] for r in chosen]),
-            cu_kv=_boundaries([len(at) for at, _, _ in keys]),
-        )
-        if everyone:
-            self.attend(problem, out)
-            return
-        gathered = query.new_empty(problem.query.shape)
-        self.attend(problem, gathered)
-        at = 0
-        for m, r in zip(mine, chosen, strict=True):
-            out[m] = gathered[at : at + rows.new[r]]
-            at += rows.new[r]
-
-    def _cross(
-        self,
-        given: Mapping[str, Tensor | None],
-        rows: Rows,
-        cache: Cache | None,
-        query: Tensor,
-        starts: list[int],
-        out: Tensor,
-    ) -> None:
-        """Attention to encoder outputs, which are cached in the step that brings them."""
-        assert rows.encoder is not None
-        found = cross_keys(given, rows, self.attributes)
-        keys = []
-        for r, count in enumerate(rows.encoder):
-            at, fresh = torch.arange(count), found[r]
-            if fresh is None:
-                assert cache is not None
-                keys.append((at, *cache.read(rows.slots[r], at, query.dtype)))
-                continue
-            if cache is None:
-                keys.append((at, *fresh))
-                continue
-            cache.write(torch.full_like(at, rows.slots[r]), at, *fresh)
-            keys.append((at, *cache.as_held(*fresh, query.dtype)))
-        chosen = [r for r in range(len(rows)) if rows.new[r]]
-        self._context(given, rows, chosen, [keys[r] for r in chosen], starts, query, out)
+    return run
 
 
-def _boundaries(lengths: list[int]) -> Tensor:
-    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0).to(torch.int32)
+def _bind(attend: Attend, decode: Decode | None) -> Callable[[Call], Bound]:
+    return lambda call: bind_step(Step(call.attributes, attend, decode, torch.device("cpu")))
 
 
 KERNELS = (
-    Kernel("native.gpt_attention", "cpu", _native_supports, _bind(native_kernel.run, True), writes_out=True),
-    Kernel("torch.gpt_attention", "cpu", _torch_supports, _bind(_torch_attend, False), writes_out=True),
+    Kernel("native.gpt_attention", "cpu", _native_supports, _bind(_native_attend, decode), writes_out=True),
+    Kernel("torch.gpt_attention", "cpu", _torch_supports, _bind(torch_attend, None), writes_out=True),
 )

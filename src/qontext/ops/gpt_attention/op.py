@@ -2,8 +2,8 @@
 
 from ...dtypes import FLOATS
 from ..declare import Attribute, Op, Param
+from . import cpu, gpu
 from .cases import cases
-from .cpu import KERNELS
 from .reference import reference
 from .rotary import SCALINGS
 from .rules import QUANTISED, check, cost, infer
@@ -104,7 +104,7 @@ OP = Op(
         ),
     ),
     reference=reference,
-    kernels=KERNELS,
+    kernels=(*cpu.KERNELS, *gpu.KERNELS),
     cases=cases,
     infer=infer,
     cost=cost,

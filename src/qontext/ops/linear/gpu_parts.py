@@ -21,10 +21,8 @@ _MOST_PARTS = 12
 # (x [rows, K], weight): the parts [parts, rows, N].
 Parts = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-SHAPES: tuple[Early | Tile, ...] = (
-    Early(64, 64, 256),
-    Early(64, 128, 384, 6),
-    Early(64, 128, 512),
+EARLY = (Early(64, 128, 384, 6), Early(64, 64, 256), Early(64, 128, 512))
+TILES = (
     Tile(64, 64, 64, 4, 4, 5, most_rows=_MOST_ROWS),
     Tile(64, 32, 64, 2, 4, 5, most_rows=_MOST_ROWS),
 )

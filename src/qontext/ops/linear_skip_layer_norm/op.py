@@ -5,7 +5,7 @@ from ..declare import Attribute, Op, Param
 from ..kernel_checks import element_count, last_axis, operand_bytes
 from .cases import cases
 from .pairs import pairs
-from .parts import KERNELS as PARTS
+from .parts import EARLY, TILES
 from .reference import reference
 
 
@@ -39,7 +39,8 @@ OP = Op(
     ),
     attributes=(Attribute("epsilon", float, 1e-12),),
     reference=reference,
-    kernels=(*pairs("cpu"), *pairs("cuda"), *PARTS),
+    # As with Linear, kernels that fetch their weights early stand first.
+    kernels=(*pairs("cpu"), *EARLY, *pairs("cuda"), *TILES),
     cases=cases,
     cost=_cost,
     body=_body,

@@ -47,4 +47,5 @@ def _kernel(shape: Early | Tile) -> Kernel:
     )
 
 
-KERNELS = tuple(_kernel(shape) for shape in gpu_parts.SHAPES)
+EARLY = tuple(_kernel(shape) for shape in gpu_parts.EARLY)
+TILES = tuple(_kernel(shape) for shape in gpu_parts.TILES)

@@ -77,7 +77,7 @@ def _bind(prepare: Callable[[Call], Attend]) -> Callable[[Call], Bound]:
 
 
 KERNELS = (
-    Kernel("hopper.attention", "cuda", _hopper_supports, _bind(gpu_hopper.bind_resident), writes_out=True),
+    Kernel("hopper.attention", "cuda", _hopper_supports, _bind(gpu_hopper.bind_hopper), writes_out=True),
     Kernel("triton.attention", "cuda", _plain_supports, _bind(bind_plain), writes_out=True),
     Kernel("triton.masked_attention", "cuda", _masked_supports, _bind(bind_masked), writes_out=True),
     *(on_the_gpu(kernel) for kernel in cpu.KERNELS if kernel.name.startswith("torch.")),

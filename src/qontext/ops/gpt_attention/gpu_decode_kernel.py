@@ -1,0 +1,187 @@
+"""Device code of the generation phase: few queries of each sequence over a cache that is read where it lies.
+
+One program computes all queries of one key head of one sequence over a share of its tokens: the heads of a group and
+the new tokens lie side by side in the rows of the matrix unit, so that every key and value is read once. Shares of one
+sequence leave sums that `join_shares` brings together; with one share the result is written at once.
+
+Softmax in base 2 and sums in float32. A quantised cache is multiplied by its scales on the logits and on the sums.
+Products run in the dtype of the queries; with a cache of 8 bits and queries of 16 in fp16, which holds every int8 and
+e4m3 exactly and is one instruction away from them, the queries divided by their largest number.
+"""
+
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from ..attention_common.gpu_tiles import add_tile, level_of
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def token_at(index, sinks, skipped):
+    """The token of an index into what is seen: the first `sinks` tokens, then those from `skipped` on."""
+    return tl.where(index < sinks, index, index - sinks + skipped)
+
+
+@triton.jit
+def place_of(token, capacity, sinks, CYCLIC: tl.constexpr):
+    """Where a token lies in its slot: behind the sinks a cyclic cache goes round."""
+    if CYCLIC:
+        around = sinks + (token - sinks) % tl.maximum(capacity - sinks, 1)
+        return tl.where(token < capacity, token, around)
+    else:
+        return token
+
+
+@triton.jit
+def numbers(x, dtype: tl.constexpr):
+    """What a cache holds, in the dtype of the products."""
+    if x.dtype == tl.int8 and dtype == tl.float16:
+        # 0x6400 | u is 1024 + u: bytes become halves without the slow conversion of integers.
+        bits = (x.to(tl.uint8, bitcast=True) ^ 0x80).to(tl.uint16) | 0x6400
+        return bits.to(tl.float16, bitcast=True) - 1152.0
+    else:
+        return x.to(dtype)
+
+
+@triton.jit
+def decode_tokens(
+    q, cache, out, sums, levels, first, queries, past, slots, table, indirection, key_scale, value_scale, slopes,
+    scale, softcap, capacity, window, sinks,
+    q_row, q_head, out_row, out_head, c_slot, c_part, c_head, c_place, t_slot, i_batch, i_beam, beams, scale_step,
+    SHARES: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
+    ROWS: tl.constexpr, TOKENS: tl.constexpr, PAGE: tl.constexpr, CYCLIC: tl.constexpr, WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """One program: (sequence, key head, share). HEADS: key heads; row r of ROWS is head r % GROUP of query r // GROUP.
+
+    PAGE: tokens of a page, 0 for a contiguous cache.
+    """
+    program = tl.program_id(0)
+    share = program % SHARES
+    head = program // SHARES % HEADS
+    b = program // SHARES // HEADS
+    if OVERLAP:
+        gdc_wait()
+        gdc_launch_dependents()
+    count = tl.load(queries + b)
+    before = tl.load(past + b)
+    slot = tl.load(slots + b)
+    total = before + count
+    row = tl.arange(0, ROWS)
+    d = tl.arange(0, BD)
+    query_of = row // GROUP
+    real = query_of < count
+    at = tl.load(first + b) + query_of
+    lane = head * GROUP + row % GROUP
+    query = tl.load(
+        q + at.to(tl.int64)[:, None] * q_row + lane[:, None] * q_head + d[None, :],
+        mask=real[:, None] & (d < D)[None, :], other=0.0,
+    )  # fmt: skip
+    logit_scale = tl.full([ROWS], scale, tl.float32)
+    if cache.dtype.element_ty.primitive_bitwidth == 8 and q.dtype.element_ty == tl.bfloat16:
+        most = tl.max(tl.abs(query.to(tl.float32)), 1)
+        most = tl.where(most == 0.0, 1.0, most)
+        query = (query.to(tl.float32) / most[:, None]).to(tl.float16)
+        logit_scale = logit_scale * most
+    place = before + query_of
+    skipped = 0
+    near = 0
+    if WINDOW:
+        near = tl.minimum(sinks, total)
+        skipped = tl.maximum(before - window + 1, near)
+    length = near + total - skipped
+    each = tl.cdiv(tl.cdiv(length, TOKENS), SHARES) * TOKENS
+    begin = share * each
+    end = tl.minimum(begin + each, length)
+    if key_scale is not None:
+        logit_scale = logit_scale * tl.load(key_scale + head * scale_step)
+    slope = tl.zeros([ROWS], tl.float32)
+    if slopes is not None:
+        slope = tl.load(slopes + lane).to(tl.float32) * LOG2E
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    weight = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, BD], tl.float32)
+    index = tl.arange(0, TOKENS)
+    keys = cache + head * c_head
+    for start in range(begin, end, TOKENS):
+        token = token_at(start + index, near, skipped) if WINDOW else start + index
+        inside = start + index < end
+        lies = place_of(token, capacity, sinks, CYCLIC)
+        own = tl.zeros([TOKENS], tl.int32) + slot
+        if indirection is not None:
+            beam = tl.load(
+                indirection + slot // beams * i_batch + slot % beams * i_beam + token,
+                mask=inside & (token < before), other=0,
+            )  # fmt: skip
+            own = tl.where(token < before, slot - slot % beams + beam, slot)
+        if PAGE > 0:
+            page = tl.load(table + own.to(tl.int64) * t_slot + lies // PAGE, mask=inside, other=0)
+            rows = page.to(tl.int64) * c_slot + (lies % PAGE) * c_place
+        else:
+            rows = own.to(tl.int64) * c_slot + lies.to(tl.int64) * c_place
+        shown = inside[:, None] & (d < D)[None, :]
+        key = numbers(tl.load(keys + rows[:, None] + d[None, :], mask=shown, other=0.0), query.dtype)
+        value = numbers(tl.load(keys + c_part + rows[:, None] + d[None, :], mask=shown, other=0.0), query.dtype)
+        logits = tl.dot(query, tl.trans(key), input_precision=PRECISION) * logit_scale[:, None]
+        if SOFTCAP:
+            bent = logits / softcap
+            logits = softcap * (1.0 - 2.0 / (tl.exp(2.0 * bent) + 1.0))
+        logits = logits * LOG2E
+        if slopes is not None:
+            logits += slope[:, None] * token[None, :].to(tl.float32)
+        seen = inside[None, :] & (token[None, :] <= place[:, None])
+        if WINDOW:
+            seen = seen & ((token[None, :] > place[:, None] - window) | (token[None, :] < sinks))
+        logits = tl.where(seen, logits, float("-inf"))
+        best = tl.maximum(top, tl.max(logits, 1))
+        level = level_of(best, True)
+        weight, acc = add_tile(tl.exp2(logits - level[:, None]), tl.exp2(top - level), weight, acc, value, PRECISION)
+        top = best
+    if value_scale is not None:
+        acc = acc * tl.load(value_scale + head * scale_step)
+    if SHARES == 1:
+        result = acc * (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
+        tl.store(
+            out + at.to(tl.int64)[:, None] * out_row + lane[:, None] * out_head + d[None, :],
+            result.to(out.dtype.element_ty), mask=real[:, None] & (d < D)[None, :],
+        )  # fmt: skip
+    else:
+        mine = ((b * HEADS + head) * SHARES + share).to(tl.int64) * ROWS + row
+        tl.store(sums + mine[:, None] * D + d[None, :], acc, mask=real[:, None] & (d < D)[None, :])
+        tl.store(levels + mine * 2, top, mask=real)
+        tl.store(levels + mine * 2 + 1, weight, mask=real)
+
+
+@triton.jit
+def join_shares(
+    sums, levels, out, first, queries, out_row, out_head,
+    SHARES: tl.constexpr, BS: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
+    BD: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """One program: one query of one head of one sequence, over the BS >= SHARES shares of its tokens."""
+    program = tl.program_id(0)
+    row = program % ROWS
+    head = program // ROWS % HEADS
+    b = program // ROWS // HEADS
+    if OVERLAP:
+        gdc_wait()
+        gdc_launch_dependents()
+    if row // GROUP >= tl.load(queries + b):
+        return
+    share = tl.arange(0, BS)
+    d = tl.arange(0, BD)
+    mine = ((b * HEADS + head) * SHARES + share).to(tl.int64) * ROWS + row
+    top = tl.load(levels + mine * 2, mask=share < SHARES, other=float("-inf"))
+    weight = tl.load(levels + mine * 2 + 1, mask=share < SHARES, other=0.0)
+    best = tl.max(top, 0)
+    factor = tl.exp2(top - tl.where(best == float("-inf"), 0.0, best))
+    part = tl.load(sums + mine[:, None] * D + d[None, :], mask=(share < SHARES)[:, None] & (d < D)[None, :], other=0.0)
+    total = tl.sum(weight * factor, 0)
+    result = tl.sum(part * factor[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+    at = (tl.load(first + b) + row // GROUP).to(tl.int64)
+    lane = head * GROUP + row % GROUP
+    tl.store(out + at * out_row + lane * out_head + d, result.to(out.dtype.element_ty), mask=d < D)
