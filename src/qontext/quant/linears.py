@@ -14,19 +14,22 @@ from .weights import int8_rows
 def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
     """Turns every Linear with a constant float32 weight into a QuantLinear, except those that the recipe keeps.
 
-    Layers that share a weight share the quantised one. Returns what became of every linear layer, in order. Raises
-    ArgumentError for a weight with a NaN or an infinity.
+    Layers that share a weight share the quantised one; those that the model brought along stay as they are. Returns
+    what became of every linear layer, in order. Raises ArgumentError for a weight with a NaN or an infinity.
     """
     layers = []
     made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]] = {}
     for node in list(graph):
-        if node.op_type != "Linear" or node.domain != DOMAIN:
+        if node.op_type not in ("Linear", "QuantLinear") or node.domain != DOMAIN:
             continue
         weight = constant_of(node.inputs[1])
         shape = None if node.inputs[1] is None else node.inputs[1].shape
         operations = 2.0 * (weight.numel() if weight is not None else 0)
         name, origin = str(node.name), origin_of(node)
         outliers = recipe.outliers.get(name, 0.0)
+        if node.op_type == "QuantLinear":
+            layers.append(QuantLayer(name, origin, "int8", "of the imported model", operations))
+            continue
         reason = recipe.kept.get(name) or _unfit(node, weight)
         if reason is not None:
             layers.append(QuantLayer(name, origin, "float", "", operations, reason, None, False, outliers))
