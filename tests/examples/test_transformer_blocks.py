@@ -1,5 +1,6 @@
 """The lesson runs, its page and notebook are what it writes, and what its texts say is so."""
 
+import difflib
 import json
 import re
 import sys
@@ -44,7 +45,9 @@ def lasting(text):
 def test_the_page_is_what_the_cells_give(written):
     write, cells = written
     text, pictures = write.page(cells)
-    assert lasting((DOCS / "transformer-blocks.md").read_text(encoding="utf-8")) == lasting(text), "run `make docs`"
+    kept, fresh = (lasting(t).splitlines() for t in ((DOCS / "transformer-blocks.md").read_text("utf-8"), text))
+    changed = [line for line in difflib.unified_diff(kept, fresh, n=0, lineterm="") if line[:3] not in ("---", "+++")]
+    assert not changed, "\n".join(["the page is out of date, run `make docs`:", *changed])
     for name, drawing in pictures.items():
         assert (DOCS / "transformer-blocks" / name).read_text(encoding="utf-8") == drawing, f"{name}: run `make docs`"
     assert {p.name for p in (DOCS / "transformer-blocks").iterdir()} == set(pictures)
