@@ -142,5 +142,5 @@ with tempfile.TemporaryDirectory() as folder:
     gpt = qx.build(model, tune=False)
 gpt_prefill = Program("gpt-prefill", model, gpt, "prefill", batch=2, length=96)
 gpt_decode = Program("gpt-decode", model, gpt, "decode", batch=2, length=96)
-gpt.generate([[5, 6, 7], [8, 9]], max_new_tokens=4)""",
+[len(tokens) for tokens in gpt.generate([[5, 6, 7], [8, 9]], max_new_tokens=4)]""",
 }
