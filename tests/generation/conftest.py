@@ -1,3 +1,5 @@
+"""Puts this folder on the path, so that tests share `decoders`."""
+
 import sys
 from pathlib import Path
 
