@@ -1,7 +1,7 @@
 """2:4 sparsity: of every four weights that follow each other along K at most two are not zero.
 
-Tensor cores multiply such weights at up to twice the rate. Processors have no such instruction: on a CPU a pruned weight
-takes exactly as long as a dense one, so no build prunes by itself.
+Tensor cores multiply such weights at up to twice the rate. Processors have no such instruction: on a CPU a pruned
+weight takes exactly as long as a dense one, so no build prunes by itself.
 """
 
 import torch
