@@ -8,9 +8,10 @@ when causal), padding and masked parts of tiles not at all. Each figure is the m
 """
 
 import argparse
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from qontext.benchmark.gpu_flashinfer import ragged_attention
+from qontext.benchmark.machine import machine
 from qontext.dtypes import from_torch, relative_rms
 from qontext.ops.attention_common import gpu
 from qontext.ops.attention_common.gpu_choice import Tile
@@ -26,6 +29,7 @@ from qontext.ops.call import Kernel
 from qontext.ops.catalogue import BY_NAME
 from qontext.ops.declare import call_of
 from qontext.ops.device import device_of
+from qontext.ops.gpu_facts import gpu_facts
 from qontext.plugins.conformance import kernels_of
 
 OP = BY_NAME["QKVToContext"]
@@ -164,6 +168,8 @@ class Bench:
                 self._padded(backend.name.lower(), backend, q, k, v, causal)
             self._flex(q, k, v, causal)
         self._varlen(causal)
+        if importlib.util.find_spec("flashinfer") is not None:
+            self._flashinfer(causal)
 
     def _padded(self, name: str, backend: SDPBackend, q: Any, k: Any, v: Any, causal: bool) -> None:
         def run() -> torch.Tensor:
@@ -193,6 +199,11 @@ class Bench:
 
         self.measure("torch varlen", run, run)
 
+    def _flashinfer(self, causal: bool) -> None:
+        q, k, v = self.parts
+        run = ragged_attention(q.contiguous(), k.contiguous(), v.contiguous(), self.cu, causal)
+        self.measure("flashinfer", run, run)
+
     def tiles(self) -> None:
         """The streaming kernel with every tile size."""
         kernel = next(k for k in kernels_of(OP, "cuda") if k.name == "triton.attention")
@@ -220,8 +231,8 @@ def main() -> None:
     parser.add_argument("--tiles", action="store_true")
     options = parser.parse_args()
     record: dict[str, Any] = {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
+        "what": "attention on a GPU",
+        "machine": {**machine(), "gpu": asdict(gpu_facts())},
         "cudnn": torch.backends.cudnn.version(),
         "rows": [],
     }

@@ -4,12 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from qontext.errors import ArgumentError, UnsupportedModelError
+from qontext.errors import UnsupportedModelError
 from qontext.plugins import Op
-
-NO_INT8 = (
-    "INT8 needs scales from calibration (calibrator.py), which comes with quantisation; build without -i, or with -f"
-)
 
 
 class BertConfig:
@@ -40,6 +36,7 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
             )
         self.head_size = self.hidden_size // self.num_attention_heads
+        self.folder = Path(bert_config_path).parent
         self.use_fp16 = use_fp16
         self.use_int8 = use_int8
         self.use_strict = use_strict
@@ -60,7 +57,5 @@ class BuilderConfig:
 
 
 def get_mha_dtype(config: BertConfig) -> str:
-    """The precision of the engine, attention with it."""
-    if config.use_int8:
-        raise ArgumentError(NO_INT8)
-    return "fp16" if config.use_fp16 else "fp32"
+    """The precision of the engine; with int8 that of linear layers, attention stays in floats."""
+    return "int8" if config.use_int8 else "fp16" if config.use_fp16 else "fp32"

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import onnx_ir as ir
-from bert_config import NO_INT8, BertConfig, BuilderConfig
+from bert_config import BertConfig, BuilderConfig
 from trt_helper import TrtNetworkHelper
 
 from qontext.errors import UnsupportedModelError
@@ -21,8 +21,10 @@ def set_output_name(layer: ir.Node, prefix: str, name: str, out_idx: int = 0) ->
 
 
 def set_output_range(layer: ir.Node, maxval: float, out_idx: int = 0) -> None:
-    """The range of an INT8 tensor. Raises UnsupportedModelError: there is none yet."""
-    raise UnsupportedModelError(f"{layer.name}: a range of {maxval} for output {out_idx}: {NO_INT8}")
+    """The range of an INT8 tensor. Raises UnsupportedModelError: ranges come from the calibrator."""
+    raise UnsupportedModelError(
+        f"{layer.name}: a range of {maxval} for output {out_idx} cannot be set; the calibrator finds ranges (-i -p)"
+    )
 
 
 def custom_fc(

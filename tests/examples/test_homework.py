@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from homework_path import LAYER_NORM, bert_config, builder, onnx_weights, trt_helper
+from homework_path import LAYER_NORM, bert_config, builder, calibrator, onnx_weights, trt_helper
 
 import qontext as qx
 from qontext.errors import ArgumentError, PluginError, UnsupportedModelError, WeightsError
@@ -124,11 +124,36 @@ def test_fp16_runs_layer_norm_in_fp16(bert, exported, tmp_path, capsys):
     assert {s.call.outputs[0].dtype for s in norms} == {"float16"}
 
 
-@pytest.mark.parametrize("option", [("-i",), ("-p", "cache.bin")])
-def test_int8_is_refused_with_the_reason(bert, exported, tmp_path, option):
-    with pytest.raises(ArgumentError, match="INT8 needs scales from calibration"):
-        build(bert, exported, tmp_path / "int8.qx", *option)
-    assert not (tmp_path / "int8.qx").exists()
+def test_int8_by_token_and_by_the_calibrator(bert, exported, tmp_path, capsys):
+    assert build(bert, exported, tmp_path / "int8.qx", "-i") == 0
+    assert "equals PyTorch's" in capsys.readouterr().out
+    layers = qx.load(tmp_path / "int8.qx").compiled.quantised
+    assert {layer.scale for layer in layers} == {"found for each token at run time"}
+    cache = tmp_path / "cache.json"
+    assert build(bert, exported, tmp_path / "static.qx", "-i", "-p", str(cache), "-n", "12") == 0
+    layers = qx.load(tmp_path / "static.qx").compiled.quantised
+    assert all("percentile 99.99 of 12 samples" in layer.scale for layer in layers)
+    held = calibrator.BertCalibrator("no such file", str(bert), str(cache))
+    assert held.read_calibration_cache() == cache.read_bytes()
+    before = cache.stat().st_mtime_ns
+    assert build(bert, exported, tmp_path / "static.qx", "-i", "-p", str(cache), "-n", "12") == 0
+    assert cache.stat().st_mtime_ns == before
+    with pytest.raises(ArgumentError, match="is a calibration of INT8; build with -i"):
+        build(bert, exported, tmp_path / "half.qx", "-p", str(cache))
+
+
+def test_the_calibrator_hands_out_batches_of_equal_length(bert, tmp_path):
+    (tmp_path / "texts.txt").write_text("the city .\n\nthe town .\nthe\n")
+    reader = calibrator.BertCalibrator(str(tmp_path / "texts.txt"), str(bert), str(tmp_path / "none"), batch_size=2)
+    assert (reader.get_batch_size(), reader.get_quantile(), reader.get_regression_cutoff()) == (2, 0.9999, 1.0)
+    assert reader.read_calibration_cache() is None
+    first, second = reader.get_batch(list(calibrator.NAMES)), reader.get_batch(list(calibrator.NAMES))
+    assert (first[0].shape[0], second[0].shape[0]) == (1, 2)
+    assert all(a.dtype == np.int32 for a in (*first, *second))
+    assert reader.get_batch(list(calibrator.NAMES)) is None
+    reader.write_calibration_cache(b"kept")
+    assert reader.read_calibration_cache() == b"kept"
+    reader.free()
 
 
 def test_errors_end_with_status_2_and_one_line(bert, exported, run_example, tmp_path):

@@ -9,7 +9,7 @@ import qontext as qx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fusion"))  # the exported modules of its tests
 
-from report_models import bert
+from report_models import bert, chain
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +25,9 @@ def model(folder):
 @pytest.fixture(scope="session")
 def engine(model):
     return qx.build(model, tune=False)
+
+
+@pytest.fixture(scope="session")
+def large_page():
+    """The page of a model of ten thousand nodes that no rule fuses and whose layers are all unlike."""
+    return qx.explain(qx.build(chain(10_000, 48), tune=False, packing=False), measure=False).html()

@@ -8,7 +8,6 @@ import pytest
 import qontext as qx
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from report_models import chain  # noqa: E402
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 pytestmark = [
@@ -26,14 +25,14 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def files(engine, tmp_path_factory):
+def files(engine, large_page, tmp_path_factory):
     """Pages by name: a BERT beside another engine, and one with ten thousand nodes that do not fold."""
     from qontext.report.against import against
 
     home = tmp_path_factory.mktemp("pages")
     report = qx.explain(engine, 2, 16)
     report.beside(against(engine, engine, batch=2, length=16)).save(home / "bert.html")
-    qx.explain(qx.build(chain(10_000, 48), tune=False, packing=False), measure=False).save(home / "large.html")
+    (home / "large.html").write_text(large_page, encoding="utf-8")
     return home
 
 

@@ -1,6 +1,8 @@
 """Varied English sentences (with some names, numbers and other languages) for measurements of accuracy."""
 
-# Who, and what: every subject meets six facts in six frames.
+from importlib import import_module
+
+# Who, and what.
 _TOPICS = (
     ("the harbour bridge", "was closed for repairs"), ("a new vaccine", "entered its third trial"),
     ("my grandmother's bread", "never rises in winter"), ("the appeal court", "dismissed both claims"),
@@ -55,26 +57,51 @@ _SAMPLES = (
     ("the cup of 1966", "stayed in England"), ("the best of times", "was also the worst"),
     ("the hive", "lost its queen"), ("a ninth planet", "was never seen"),
 )  # fmt: skip
-EVALUATION, SAMPLES = 384, 96
+# Of Python's own library: a thousand first sentences of documentation, about a thousand things.
+_MODULES = (
+    "argparse", "ast", "asyncio", "bisect", "calendar", "codecs", "collections", "concurrent.futures",
+    "configparser", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "difflib", "email.message",
+    "enum", "fileinput", "fractions", "functools", "getpass", "glob", "gzip", "heapq", "html", "http.client",
+    "imaplib", "inspect", "io", "ipaddress", "itertools", "json", "keyword", "linecache", "locale", "logging",
+    "mailbox", "math", "mimetypes", "numbers", "operator", "os", "pathlib", "pdb", "platform", "plistlib", "poplib",
+    "pprint", "queue", "random", "re", "sched", "secrets", "select", "shlex", "shutil", "signal", "smtplib",
+    "socket", "sqlite3", "ssl", "statistics", "string", "subprocess", "tarfile", "tempfile", "textwrap",
+    "threading", "timeit", "tokenize", "traceback", "turtle", "types", "typing", "unittest", "urllib.parse",
+    "urllib.request", "uuid", "warnings", "wave", "weakref", "xml.dom.minidom", "zipfile",
+)  # fmt: skip
+EVALUATION = 320
 
 
-def _made(topics: tuple[tuple[str, str], ...], step: int) -> list[str]:
-    """Six sentences a subject; the facts go round, so that no subject meets one twice."""
-    count = len(topics)
+def evaluation_sentences() -> list[str]:
+    """320 sentences to measure on: one of each topic above, and what Python's library says about itself."""
+    plain = [_FRAMES[0].format(topic=t, Topic=t[0].upper() + t[1:], fact=fact, number=7) for t, fact in _TOPICS]
+    found = _documentation()
+    step = len(found) / (EVALUATION - len(plain))
+    return plain + [found[int(i * step)] for i in range(EVALUATION - len(plain))]
+
+
+def sample_sentences() -> list[str]:
+    """96 other sentences, about other things, to calibrate with: six frames a subject, each with another fact."""
+    count = len(_SAMPLES)
     made = []
     for turn, frame in enumerate(_FRAMES):
-        for index, (topic, _) in enumerate(topics):
-            fact = topics[(index + turn * step) % count][1]
+        for index, (topic, _) in enumerate(_SAMPLES):
+            fact = _SAMPLES[(index + turn * 5) % count][1]
             number = (index * 7 + turn * 3) % 19 + 2
             made.append(frame.format(topic=topic, Topic=topic[0].upper() + topic[1:], fact=fact, number=number))
     return made
 
 
-def evaluation_sentences() -> list[str]:
-    """384 sentences to measure on."""
-    return _made(_TOPICS, 11)
-
-
-def sample_sentences() -> list[str]:
-    """96 other sentences, about other things, to calibrate with."""
-    return _made(_SAMPLES, 5)
+def _documentation() -> list[str]:
+    """First sentences of 6 to 40 words, each once, in the order of modules and names."""
+    found: dict[str, None] = {}
+    for name in _MODULES:
+        module = import_module(name)
+        for _, member in sorted(vars(module).items()):
+            if getattr(member, "__module__", None) != name or not isinstance(getattr(member, "__doc__", None), str):
+                continue
+            text = " ".join(str(member.__doc__).split("\n\n")[0].split())
+            first = text.split(". ")[0].rstrip(".") + "."
+            if 6 <= len(first.split()) <= 40 and first[0].isupper() and "(" not in first[:30]:
+                found.setdefault(first)
+    return list(found)

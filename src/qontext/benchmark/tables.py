@@ -53,8 +53,7 @@ def gpu_encoders(record: Record) -> str:
         ratios = row["ratios"]
         shown = [f"{ratios[n]:.2f}" if n in ratios else "-" for n in ("qontext", "qontext graph alone")]
         rows.append([row["case"], *(_against_ours(row["rivals"], n, 1) for n in names), f"**{shown[0]}**", shown[1]])
-    parts = [grid(head, rows), _builds(record)]
-    return "\n\n".join([*parts, *(f"Not measured: {p}." for p in record["problems"])])
+    return "\n\n".join([grid(head, rows), _builds(record), *_problems(record)])
 
 
 def gpu_latency(record: Record) -> str:
@@ -82,6 +81,15 @@ def gpu_attention(record: Record) -> str:
         return "failed" if "ms" not in row else f"{row['tflops']:.0f} ({row['ms'] * 1e3:.1f} us)"
 
     return grid(["useful TFLOP/s", *names], [[c, *(cell(c, n) for n in names)] for c in cases])
+
+
+def gpu_decode(record: Record) -> str:
+    """Attention of the generation phase on a GPU: microseconds and bytes of keys and values a second."""
+    rows = []
+    for row in record["rows"]:
+        shown = [row["failed"], ""] if "us" not in row else [f"{row['us']:.1f}", f"{row['tb_per_s']:.2f}"]
+        rows.append([row["case"], row["kernel"], *shown])
+    return grid(["case", "kernel", "us", "TB/s"], rows) + f"\n\nA copy moves {record['copy_tb_per_s']:.2f} TB/s."
 
 
 def engine_load(record: Record) -> str:
@@ -115,6 +123,15 @@ def _builds(record: Record) -> str:
     return grid(["engine", "s to build, cold", "s, timings known", "s to load", "steps"], rows)
 
 
+def _problems(record: Record) -> list[str]:
+    """What was not measured, and why: a sentence for each reason."""
+    cases: dict[str, list[str]] = {}
+    for problem in record["problems"]:
+        case, _, reason = problem.partition(": ")
+        cases.setdefault(reason, []).append(case)
+    return [f"Not measured ({reason}): {'; '.join(found)}." for reason, found in cases.items()]
+
+
 def _names(rivals: Iterable[Mapping[str, Any]]) -> list[str]:
     """Names of all rivals, ours first."""
     found = dict.fromkeys(n for r in rivals for n in r)
@@ -137,6 +154,7 @@ TABLES: Sequence[tuple[str, str, Table]] = (
     ("gpu-encoders", "Encoders on a GPU against peers", gpu_encoders),
     ("gpu-latency", "Latency of encoders on a GPU", gpu_latency),
     ("gpu-attention", "Attention on a GPU", gpu_attention),
+    ("gpu-decode", "Attention of the generation phase on a GPU", gpu_decode),
     ("embed-throughput", "The embed pipeline", throughput),
     ("encoders", "Encoders on a CPU against peers", encoders),
     ("engine-load", "Loading an engine", engine_load),

@@ -10,7 +10,7 @@ import torch
 
 from ..dtypes import by_name
 from ..errors import ArgumentError, DeviceError, all_problems
-from ..fusion.catalogue import FOR_A_GPU, RULES, fuse
+from ..fusion.catalogue import FOR_A_GPU, FOR_THE_HOST, RULES, fuse
 from ..fusion.rule import Rule
 from ..graph.ledger import Ledger, origin_of
 from ..graph.model import Model
@@ -151,7 +151,7 @@ def check_rules(rules: Sequence[Rule]) -> None:
     """Raises ArgumentError for rules of the user's that are none, or whose names are taken."""
     if isinstance(rules, Rule) or not isinstance(rules, Sequence):
         raise ArgumentError(f"build: rules is a {type(rules).__name__}, expected a list of rules: rules=[rule]")
-    names = {rule.name for rule in (*RULES, *FOR_A_GPU)}
+    names = {rule.name for rule in (*RULES, *FOR_THE_HOST, *FOR_A_GPU)}
     problems = []
     for rule in rules:
         if not isinstance(rule, Rule):

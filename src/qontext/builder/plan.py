@@ -120,7 +120,7 @@ def plan_program(
     parts = None
     if device.type != "cpu":
         head, core, tail = divide(steps, slots.operands, slots.constants.keys())
-        twins = [_twin(nodes[i], steps[i], inference, tuner, slots) for i in head]
+        twins = [_twin(nodes[i], steps[i], inference, slots) for i in head]
         steps = [steps[i] for i in (*head, *core, *tail)]
         counts = (len(head), len(core))
         parts = parts_of(steps, counts, twins, slots.operands, slots.constants.keys(), outputs)
@@ -133,11 +133,11 @@ def plan_program(
     return Program(name, graph, device, steps, inputs, outputs, slots.constants, slots.operands, layout, shapes, parts)
 
 
-def _twin(node: ir.Node, step: Step, inference: Inference, tuner: Tuner, slots: Slots) -> Step:
-    """A step planned for the host, for inputs that lie there."""
+def _twin(node: ir.Node, step: Step, inference: Inference, slots: Slots) -> Step:
+    """A step planned for the host, for inputs that lie there: a small one, not worth the timing of its kernels."""
     every = {s for o in slots.operands if o is not None for d in o.shape or () if isinstance(d, Dim) for s in d.symbols}
     bound = every - {s for _, _, s in step.binds}
-    twin = _settled(_draft(node, inference, device_of("cpu"), slots, bound), tuner)
+    twin = _settled(_draft(node, inference, device_of("cpu"), slots, bound), Tuner(repeats=0))
     twin.binds = step.binds
     return twin
 

@@ -20,6 +20,7 @@ from . import (
     onnx_attention,
     products,
     qkv,
+    quantised,
     skip_norm,
     tidy,
 )
@@ -57,6 +58,9 @@ MERGING: tuple[Rule, ...] = (
 
 RULES: tuple[Rule, ...] = (*NORMAL_FORM, *MERGING)
 
+FOR_THE_HOST: tuple[Rule, ...] = (quantised.RULE,)
+"""Rules towards operators that only processors have kernels for; they run last."""
+
 FOR_A_GPU: tuple[Rule, ...] = (linear_norm.RULE,)
 """Rules that join further what a GPU launches together; they run last, and for programs of GPUs alone."""
 
@@ -85,7 +89,7 @@ def fuse(
     early = [rule for rule in extra_rules if rule.early]
     late = [rule for rule in extra_rules if not rule.early]
     before = len(ledger.refusals)
-    last = FOR_A_GPU if for_a_gpu else ()
+    last = FOR_A_GPU if for_a_gpu else FOR_THE_HOST
     done = apply_rules([*NORMAL_FORM, *early, *MERGING, *late, *last], rewriter, log)
     live = {node.name for node in graph}  # what a later rule took was no miss
     ledger.refusals[before:] = [r for r in ledger.refusals[before:] if r.node in live]

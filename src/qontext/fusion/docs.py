@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .catalogue import FOR_A_GPU, MERGING, NORMAL_FORM
+from .catalogue import FOR_A_GPU, FOR_THE_HOST, MERGING, NORMAL_FORM
 from .rule import Rule
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "fusions.md"
@@ -64,7 +64,12 @@ see constants, symbolic shapes, producers and readers through the `Rewriter`.
 
 def page() -> str:
     """The whole page."""
-    stages = [("Normal form", NORMAL_FORM), ("Merging", MERGING), ("Programs of a GPU", FOR_A_GPU)]
+    stages = [
+        ("Normal form", NORMAL_FORM),
+        ("Merging", MERGING),
+        ("Programs of a processor", FOR_THE_HOST),
+        ("Programs of a GPU", FOR_A_GPU),
+    ]
     return "\n".join([_HEAD, *(_stage(title, rules) for title, rules in stages), _ROWS, _OWN])
 
 

@@ -169,10 +169,11 @@ class _Run:
             nonlocal index
             references = self.values.get(index, [])
             for out in results if references else ():
-                expected = aligned(references, out, self.tokens) if out is not None else None
-                if out is None or expected is None:
+                held = None if out is None else out.cpu()
+                expected = None if held is None else aligned(references, held, self.tokens)
+                if out is None or held is None or expected is None:
                     continue
-                error = relative_rms(out, expected), _largest(out, expected)
+                error = relative_rms(held, expected), _largest(held, expected)
                 errors[index] = max(errors.get(index, (0.0, 0.0)), error)
                 if inject and (before is None or index < before) and step.op not in _VIEWS:
                     out.copy_(expected)
@@ -189,7 +190,7 @@ class _Run:
 
 
 def _largest(out: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((out.cpu().double() - expected.double()).abs().max()) if out.numel() else 0.0
+    return float((out.double() - expected.double()).abs().max()) if out.numel() else 0.0
 
 
 def _why_not(step: Step, references: Sequence[torch.Tensor], results: Sequence[torch.Tensor | None]) -> str:

@@ -70,7 +70,8 @@ class Tokens:
 def aligned(references: Sequence[torch.Tensor], out: torch.Tensor, tokens: Tokens) -> torch.Tensor | None:
     """What `out` should be, made of reference values: as it is, packed, reshaped, or several side by side.
 
-    Rows of padding are taken from `out`, since nobody reads them. None when the shapes fit in no way.
+    All tensors lie on the host. Rows of padding are taken from `out`, since nobody reads them. None when the shapes
+    fit in no way.
     """
     candidates = [found for r in references if (found := _fit(r, out, tokens)) is not None]
     if not candidates and 1 < len(references) <= 4 and len({r.shape[:-1] for r in references}) == 1:
@@ -88,7 +89,7 @@ def _fit(reference: torch.Tensor, out: torch.Tensor, tokens: Tokens) -> torch.Te
         padded = tokens.keep is not None and out.shape[:2] == tokens.keep.shape and out.dim() > 2
         if padded and tokens.keep is not None:
             keep = tokens.keep.reshape(*tokens.keep.shape, *[1] * (out.dim() - 2))
-            return torch.where(keep, reference, out.to(reference.dtype).cpu())
+            return torch.where(keep, reference, out.to(reference.dtype))
         return reference
     rows = _rows(reference, out, tokens)
     if rows is not None and rows.numel() == out.numel():

@@ -16,7 +16,7 @@ from ..ops.declare import Op
 from ..ops.device import current
 from .executor import Executor
 
-_LEAST_RUNS = 2
+_LEAST_RUNS = 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def profile(
     """Times every step over several runs and takes medians.
 
     Steps are launched one by one; on a GPU events of the device stand between them. Whole runs go as they always do.
-    There are at most `runs` of each, and at least two, after which none begins once `seconds` have passed.
+    There are at most `runs` of each, and at least one; none begins once `seconds` have passed.
     """
     program = executor.program
     watch: _HostWatch | _GpuWatch = _HostWatch() if program.device.torch.type == "cpu" else _GpuWatch(program)
