@@ -7,7 +7,7 @@ from networks import batch, encoder
 import qontext as qx
 from qontext.dtypes import relative_rms
 from qontext.errors import AccuracyError, ArgumentError
-from qontext.quant.recipe import BY_ROW, int8_share
+from qontext.quant.recipe import BY_ROW, IN_FLOATS, int8_share
 
 # Bytes hold a number to half a part in 255 of the range of its row: a relative error of about one part in a hundred for
 # what is spread like a normal distribution, in x and in the weight, over two layers.
@@ -138,3 +138,17 @@ def test_a_model_without_linear_layers_says_so():
     lines = []
     qx.build(Model("plain", net.graph, net.ledger(), {}), precision="int8", log=lines.append)
     assert "int8: 0 of 0 linear layers, 0.0% of their operations" in lines
+
+
+def test_weights_alone(model, want, tmp_path):
+    engine = qx.build(model, "int8", tune=False, quantisation=qx.QuantOptions("none"), keep=["layer.0.linear"])
+    linear = [s for s in steps(engine) if s.op == "Linear"]
+    assert not any(s.op == "QuantLinear" for s in steps(engine))
+    assert sum(s.call.inputs[1].dtype == "int8" for s in linear) == 8
+    assert {s.kernel for s in linear if s.call.inputs[1].dtype == "int8"} == {"torch.linear_int8_weight"}
+    assert {layer.scale for layer in engine.compiled.quantised if not layer.kept} == {IN_FLOATS}
+    real = batch()["attention_mask"].bool()
+    error = relative_rms(engine.run(batch())["last_hidden_state"][real], want["last_hidden_state"][real])
+    assert error < INT8 / 2
+    engine.save(tmp_path / "weights.qx")
+    assert torch.equal(qx.load(tmp_path / "weights.qx").run(batch())["logits"], engine.run(batch())["logits"])

@@ -92,6 +92,32 @@ def gpu_decode(record: Record) -> str:
     return grid(["case", "kernel", "us", "TB/s"], rows) + f"\n\nA copy moves {record['copy_tb_per_s']:.2f} TB/s."
 
 
+def decode_attention(record: Record) -> str:
+    """Attention of the generation phase on a CPU, against the speed at which torch.sum reads."""
+    head = ["cache", "ms", "GB/s", "of torch.sum", "best of the rounds"]
+    rows = []
+    for row in record["rows"]:
+        shares = [f"{row[k]:.0%}" for k in ("share_of_sum", "best_share")]
+        rows.append([row["variant"], f"{row['milliseconds']:.1f}", f"{row['gigabytes_per_second']:.1f}", *shares])
+    sizes = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in record["sizes"].items())
+    speed, load = record["sum_gigabytes_per_second"], record["load_average"]
+    said = f"{sizes}; torch.sum reads {speed:.1f} GB/s; load average {load}."
+    return f"{grid(head, rows)}\n\n{said}"
+
+
+def int8_accuracy(record: Record) -> str:
+    """Accuracy on MiniLM beside time on BERT-base, best mean first."""
+    head = ["scheme", "mean cosine", "least", "same nearest", "int8 share", f"ms at {record['shape']}", "Gop/s"]
+    rows = []
+    for row in sorted(record["rows"], key=lambda r: -r["mean"]):
+        share = f"{row['int8_share']:.0%}" if "int8_share" in row else "-"
+        time = [f"{row['ms']:.1f}", f"{row['gops']:.0f}"] if "ms" in row else ["-", "-"]
+        numbers = [f"{row['mean']:.5f}", f"{row['least']:.4f}", f"{row['nearest']:.1%}"]
+        rows.append([row["rival"], *numbers, share, *time])
+    said = f"{record['sentences']} sentences; nobody is both better and faster than {', '.join(record['frontier'])}."
+    return "\n\n".join([grid(head, rows), said, *_problems(record)])
+
+
 def engine_load(record: Record) -> str:
     """Loading engine files."""
     rows = [[r["precision"], f"{r['file_bytes'] / 1e6:.0f}", f"{r['median_s']:.2f}"] for r in record["rows"]]
@@ -157,6 +183,8 @@ TABLES: Sequence[tuple[str, str, Table]] = (
     ("gpu-decode", "Attention of the generation phase on a GPU", gpu_decode),
     ("embed-throughput", "The embed pipeline", throughput),
     ("encoders", "Encoders on a CPU against peers", encoders),
+    ("int8-accuracy", "int8 on a CPU: accuracy beside speed", int8_accuracy),
+    ("decode-attention", "Attention of the generation phase on a CPU", decode_attention),
     ("engine-load", "Loading an engine", engine_load),
     ("native-kernels", "CPU kernels", kernels),
 )

@@ -24,8 +24,8 @@ _LENGTH = 16  # of made-up input
 class QuantOptions:
     """How to quantise.
 
-    activations: "token" for scales found at run time, "tensor" for static ones; None takes static ones where a
-                 calibration with ranges is given
+    activations: "token" for scales found at run time, "tensor" for static ones, "none" for int8 weights alone with
+                 products of floats; None takes static ones where a calibration is given, else those of run time
     smooth:      search smoothing factors on the samples, use those of a calibration
     max_error:   largest relative RMS error of an output on the samples; the layers that cost most are kept until it
                  holds
@@ -42,8 +42,8 @@ class QuantOptions:
 def check_options(options: QuantOptions, calibration: Calibration | None, samples: Sequence[Batch]) -> None:
     """Raises ArgumentError for options that contradict each other or lack what they need."""
     problems = []
-    if options.activations not in (None, "token", "tensor"):
-        problems.append(f"activations is {options.activations!r}, allowed: token, tensor")
+    if options.activations not in (None, "token", "tensor", "none"):
+        problems.append(f"activations is {options.activations!r}, allowed: token, tensor, none")
     ranges = calibration is not None and any(r.low or r.high for r in calibration.layers.values())
     if options.activations == "tensor" and not ranges and not samples:
         problems.append("activations is 'tensor', but there is no calibration to take static scales from")
@@ -105,12 +105,15 @@ def quantised_engine(
         calibration.check(model())
     plain = replace(settings, precision="fp32", rest="", tune=False, keep=())
     floats = make(plain, None) if samples else None
-    if calibration is None and floats is not None and (options.smooth or static):
+    alone = options.activations == "none"
+    if calibration is None and floats is not None and (options.smooth or static) and not alone:
         log(f"calibrating on {sequences(samples)} sequences")
         calibration = calibrate(
             floats, samples, "", options.method, options.percentile, options.smooth, by_row=not static
         )
     recipe = Recipe() if calibration is None else recipe_of(calibration, static)
+    if alone:
+        recipe = Recipe(weights_only=True)
     if not options.smooth:
         recipe = replace(recipe, smoothing={})
     if floats is None:

@@ -27,7 +27,9 @@ def build_command(
     ] = None,
     calibration: Annotated[Path | None, typer.Option(help="int8: what `qontext calibrate` wrote")] = None,
     samples: Samples = None,
-    activations: Annotated[str | None, typer.Option(help="int8: scales by token (run time) or tensor (static)")] = None,
+    activations: Annotated[
+        str | None, typer.Option(help="int8: scales by token (run time) or tensor (static), or none")
+    ] = None,
     smooth: Annotated[bool, typer.Option(help="int8: smooth outliers")] = True,
     max_error: Annotated[float | None, typer.Option(help="int8: largest error on the samples")] = None,
     json: Json = False,

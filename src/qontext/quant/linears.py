@@ -7,7 +7,7 @@ from ..graph.attributes import attributes_of, values_of
 from ..graph.ledger import ids_of, origin_of, set_ids, set_origin
 from ..graph.tensors import constant_of, to_onnx
 from ..ops.declare import DOMAIN
-from .recipe import BY_ROW, QuantLayer, Recipe, StaticScale
+from .recipe import BY_ROW, IN_FLOATS, QuantLayer, Recipe, StaticScale
 from .weights import int8_rows
 
 
@@ -37,6 +37,10 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
         assert weight is not None and shape is not None
         static = recipe.scales.get(name)
         factors = recipe.smoothing.get(name)
+        if recipe.weights_only:
+            _weights_only(graph, node, weight, made)
+            layers.append(QuantLayer(name, origin, "int8", IN_FLOATS, operations, "", None, False, outliers))
+            continue
         _replace(graph, node, weight, static, factors, made)
         source = BY_ROW if static is None else f"{static.scale:.4g}, zero {static.zero} ({static.source})"
         smoothed = factors is not None
@@ -94,6 +98,26 @@ def _replace(
     old.replace_all_uses_with(out, replace_graph_outputs=True)
     old.name = f"{old.name}/float"
     graph.remove(node, safe=True)
+    if not source.uses() and not source.is_graph_output():
+        del graph.initializers[str(source.name)]
+
+
+def _weights_only(
+    graph: ir.Graph, node: ir.Node, weight: torch.Tensor, made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]]
+) -> None:
+    """Gives a Linear an int8 weight with its scales."""
+    source = node.inputs[1]
+    assert source is not None
+    if (source, "") not in made:
+        values, scale = int8_rows(weight, str(source.name))
+        made[source, ""] = (
+            _weight(graph, f"{source.name}/int8", values),
+            _weight(graph, f"{source.name}/scale", scale),
+        )
+    levels, scales = made[source, ""]
+    node.resize_inputs(6)
+    node.replace_input_with(1, levels)
+    node.replace_input_with(5, scales)
     if not source.uses() and not source.is_graph_output():
         del graph.initializers[str(source.name)]
 

@@ -36,12 +36,14 @@ class Recipe:
     kept:      layers that stay in the float type, with the reason
     smoothing: factors [K] by which what a layer reads is divided and its weight multiplied
     outliers:  how many times the median column the largest one reaches, for reports
+    weights_only: weights are int8, what layers read and the product stay floats
     """
 
     scales: Mapping[str, StaticScale] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
     smoothing: Mapping[str, torch.Tensor] = field(default_factory=dict)
     outliers: Mapping[str, float] = field(default_factory=dict)
+    weights_only: bool = False
 
 
 @dataclass
@@ -69,6 +71,7 @@ class QuantLayer:
     outliers: float = 0.0
 
 
+IN_FLOATS = "none: int8 weights, products of floats"
 BY_ROW = "found for each token at run time"
 
 

@@ -22,6 +22,7 @@ from ..runtime.ceilings import ceilings_of
 from ..runtime.gpu_executor import executor_for
 from ..runtime.inputs import prepare_inputs
 from ..runtime.profile import profile, sample_run_inputs
+from .caches import cache_rows
 from .environment import environment, scrubbed
 from .failure import write_page
 from .graphs import accounting, node_rows, operator_counts, step_links
@@ -152,6 +153,7 @@ def explain(
     data["layers"] = assign_layers(nodes, steps)
     data["accounting"] = accounting(nodes, chosen.steps)
     data["source_operators"], data["step_operators"] = operator_counts(nodes), operator_counts(steps)
+    data["caches"] = cache_rows(chosen)
     data["memory"] = memory_of(chosen, size, sizes)
     data |= {key: scrubbed(data[key]) for key in ("engine", "log", "graphs", "environment")}
     return Explanation(data)

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .caches import render_caches
+
 
 def render(data: Mapping[str, Any]) -> str:
     """The whole report."""
     parts = [_head(data), _operators(data), _fusions(data["fusions"]), _refusals(data["refusals"])]
-    parts += [_packing(data["packing"]), _kept(data["steps"]), quantised_text(data["quantised"]), _steps(data)]
+    parts += [_packing(data["packing"]), _kept(data["steps"]), quantised_text(data["quantised"])]
+    parts += [render_caches(data["caches"]), _steps(data)]
     return "\n\n".join(p for p in parts if p)
 
 

@@ -41,7 +41,12 @@ class Profile:
 def sample_run_inputs(
     program: Program, rules: Mapping[str, InputRule], batch: int, length: int
 ) -> dict[str, torch.Tensor]:
-    """Random inputs of a program: ids below their limits, masks of ones, floats from a normal distribution."""
+    """Random inputs of a program: ids below their limits, masks of ones, floats from a normal distribution.
+
+    A program over caches gets sequences of that length: whole prompts, or one token each after all others.
+    """
+    if "block_table" in program.inputs:
+        return _sample_step_inputs(program, rules, batch, length)
     generator = torch.Generator().manual_seed(0)
     made = {}
     for name, slot in program.inputs.items():
@@ -59,6 +64,34 @@ def sample_run_inputs(
             made[name] = torch.randint(0, rule.limit, shape, generator=generator).to(operand.type.torch)
         else:
             made[name] = torch.zeros(shape, dtype=operand.type.torch)
+    return made
+
+
+def _sample_step_inputs(
+    program: Program, rules: Mapping[str, InputRule], batch: int, length: int
+) -> dict[str, torch.Tensor]:
+    """Inputs of "prefill" and "decode"; a page of the caches holds a sequence."""
+    generator = torch.Generator().manual_seed(0)
+    one_each = program.input_shapes["input_ids"] == program.input_shapes["query_lengths"]
+    new = 1 if one_each else length
+    counts = {"query_lengths": new, "past_lengths": length - new}
+    made = {}
+    for name, slot in program.inputs.items():
+        operand = program.operands[slot]
+        assert operand is not None
+        kind = operand.type.torch
+        if name in counts:
+            made[name] = torch.full((batch,), counts[name], dtype=kind)
+        elif name == "block_table":
+            made[name] = torch.arange(batch, dtype=kind)[:, None].contiguous()
+        elif name == "position_ids":
+            made[name] = torch.arange(length - new, length).repeat(batch).to(kind)
+        elif name == "input_ids":
+            made[name] = torch.randint(0, rules[name].limit or 1, (batch * new,), generator=generator).to(kind)
+        else:
+            _, two, heads, _, size = program.input_shapes[name]
+            shape = [d for d in (batch, two, heads, length, size) if isinstance(d, int)]
+            made[name] = torch.randn(shape, generator=generator).to(kind)
     return made
 
 

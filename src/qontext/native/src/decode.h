@@ -1,9 +1,11 @@
 // One task of attention over a cache: the queries that share a key head, against a run of keys that are read where they
 // lie. The sums run beside the largest score so far, and are scaled when it rises.
 //
-// The rows of queries are worked on four at a time, so that a key or value is widened once for all of them.
+// The rows of queries are worked on four at a time, so that a key or value is widened once for all of them. Where queries
+// and cache are bfloat16 and the processor multiplies pairs of them (decode_pairs.h), nothing is widened at all.
 #pragma once
 #include "cached.h"
+#include "decode_pairs.h"
 #include "decode_plan.h"
 #include "denormals.h"
 #include "scratch.h"
@@ -23,7 +25,9 @@ class DecodeRun {
     const DecodeTask& task;
     const SeenKeys seen;
     const int64_t group, rows, padded, size, wide;
+    const bool paired;
     float *queries, *sums, *scores, *top, *total;
+    uint16_t *pair_queries, *pair_scores;
     const Cached *keys[2][decode_keys + 4], *values[2][decode_keys + 4];
     int64_t positions[2][decode_keys];
 
@@ -36,7 +40,8 @@ public:
           rows(group * args.queries[t.row]),
           padded((rows + row_tile - 1) / row_tile * row_tile),
           size(args.head_size),
-          wide((size + width - 1) / width * width) {}
+          wide((size + width - 1) / width * width),
+          paired(multiplies_pairs<D, C> && size % pair_step == 0) {}
 
     bool run() {
         void* base = nullptr;
@@ -47,6 +52,8 @@ public:
             scores = carve.take<float>(size_t(padded * decode_keys));
             top = carve.take<float>(size_t(padded));
             total = carve.take<float>(size_t(padded));
+            pair_queries = carve.take<uint16_t>(paired ? size_t(padded * size) : 0);
+            pair_scores = carve.take<uint16_t>(paired ? size_t(padded * decode_keys) : 0);
             if (pass == 0 && !(base = scratch(0, carve.used()))) return false;
         }
         take_queries();
@@ -60,6 +67,7 @@ public:
             soften(at, count);
             add_values(at, count, more);
         }
+        if (paired) in_order(sums, padded, wide, size);
         if (task.parts == 1) finish();
         else keep();
         return true;
@@ -76,6 +84,7 @@ private:
     void take_queries() {
         const float by = factor() * (a.softcap == 0.0 ? log2_e : 1.0f);
         const V scale = set1(by);
+        if (paired) std::memset(pair_queries, 0, size_t(padded * size) * 2);
         for (int64_t r = 0; r < padded; ++r) {
             float* to = queries + r * wide;
             top[r] = -INFINITY;
@@ -86,6 +95,7 @@ private:
             }
             if (r >= rows) continue;
             const T* from = static_cast<const T*>(a.q) + (a.first[task.row] + r / group) * a.q_token + (task.kv_head * group + r % group) * a.q_head;
+            if (paired) std::memcpy(pair_queries + r * size, from, size_t(size) * 2);
             int64_t d = 0;
             for (; d + width <= size; d += width) store(to + d, D::load(from + d) * scale);
             if (const int rest = int(size - d)) store(to + d, D::load_part(from + d, rest) * scale);
@@ -105,7 +115,11 @@ private:
             keys[which][i] = base + place;
             values[which][i] = base + place + a.part;
         }
-        for (int64_t i = count; i < count + key_tile; ++i) keys[which][i] = keys[which][count - 1];  // a tile reads whole
+        // A tile of keys is read whole, and values are brought near in twos.
+        for (int64_t i = count; i < decode_keys + 4; ++i) {
+            keys[which][i] = keys[which][count - 1];
+            values[which][i] = values[which][count - 1];
+        }
     }
 
     // scores = Q K^T; the keys of the next round are brought near meanwhile.
@@ -117,6 +131,11 @@ private:
             if (more)
                 for (int i = 0; i < key_tile; ++i) near(keys[which ^ 1][j + i], size);
             for (int64_t r = 0; r < padded; r += row_tile) {
+                if (paired) {
+                    const float by = factor() * (a.softcap == 0.0 ? log2_e : 1.0f);
+                    score_pairs(pair_queries + r * size, k, size, by, scores + r * decode_keys + j);
+                    continue;
+                }
                 const float* q = queries + r * wide;
                 V sum[width];
 #pragma GCC unroll 16
@@ -196,11 +215,18 @@ private:
         }
         for (int64_t r = rows; r < padded; ++r)
             for (int64_t j = 0; j < steps; ++j) scores[r * decode_keys + j] = 0.0f;
+        if (paired)
+            for (int64_t r = 0; r < padded; ++r)
+                for (int64_t j = 0; j < steps; j += width) store_bf16(pair_scores + r * decode_keys + j, load(scores + r * decode_keys + j));
     }
 
     void add_values(int which, int64_t count, bool more) {
         for (int64_t r = 0; r < padded; r += row_tile) {
             const bool fetch = more && r == 0;
+            if (paired) {
+                add_pairs(pair_scores + r * decode_keys, values[which], fetch ? values[which ^ 1] : nullptr, count, size, sums + r * wide, wide);
+                continue;
+            }
             int64_t c = 0;
             for (; c + column_tile * width <= size; c += column_tile * width) columns<column_tile>(which, count, r, c, fetch);
             for (; c + width <= size; c += width) columns<1>(which, count, r, c, fetch);

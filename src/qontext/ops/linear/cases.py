@@ -35,6 +35,21 @@ def _make(
     return make
 
 
+def _int8(
+    lead: Sequence[int], k: int, m: int, bias: bool = True, residual: bool = False
+) -> Callable[[torch.Generator, torch.dtype], list[torch.Tensor | None]]:
+    """The same with an int8 weight."""
+    floats = _make(lead, k, m, bias, residual)
+
+    def make(generator: torch.Generator, dtype: torch.dtype) -> list[torch.Tensor | None]:
+        made = floats(generator, dtype)
+        made[1] = torch.randint(-127, 128, (m, k), generator=generator, dtype=torch.int8)
+        made[5] = (torch.rand(m, generator=generator) + 0.5) / (73 * k**0.5)
+        return made
+
+    return make
+
+
 def cases() -> Iterable[Case]:
     yield Case("one", _make((1,), 1, 1))
     yield Case("odd", _make((7,), 33, 19))
@@ -47,6 +62,8 @@ def cases() -> Iterable[Case]:
     yield Case("wide_k", _make((37,), 1096, 72, residual=True), {"activation": "gelu_erf"})
     yield Case("many_rows", _make((5, 131), 72, 392, residual=True), {"activation": "gelu_erf"})
     yield Case("no_tokens", _make((0,), 8, 6, residual=True))
+    yield Case("int8_weight", _int8((7,), 64, 48))
+    yield Case("int8_weight_residual", _int8((2, 3), 96, 32, False, True), {"activation": "gelu_erf"})
     for activation in ("relu", "gelu_erf", "gelu_tanh", "silu"):
         yield Case(activation, _make((3, 9), 40, 56), {"activation": activation})
         yield Case(f"{activation}_residual", _make((11,), 40, 40, residual=True), {"activation": activation})

@@ -12,7 +12,7 @@ from ...graph.dims import product, text
 from ...native import linear as native_linear
 from ..call import Bound, Call, Kernel
 from ..kernel_checks import dtypes_are, rank_known
-from ..native_kernel import even, even_or_none, native_is_here
+from ..native_kernel import dtype_of, even, even_or_none, native_is_here
 from .epilogue import NATIVE_KINDS, activation_of
 
 # How `mkldnn::_linear_pointwise` names activations: (attribute, algorithm).
@@ -200,9 +200,43 @@ def _torch_bind(call: Call) -> Bound:
     return rows if x.rank == 2 else any_rank
 
 
-KERNELS = (
+def _int8_supports(call: Call) -> str | None:
+    weight, scale = call.inputs[1], call.inputs[5]
+    assert weight is not None
+    if weight.dtype != "int8" or scale is None:
+        return f"the weight is {weight.dtype}; the kernel multiplies floats with int8 weights"
+    if scale.constant is None:
+        return "weight_scale is no constant"
+    x = call.inputs[0]
+    assert x is not None
+    if x.dtype not in ("float32", "bfloat16"):
+        return f"x is {x.dtype}; the kernel takes float32 and bfloat16"
+    return _constant_weight(call) or rank_known(x, "x")
+
+
+def _int8_bind(call: Call) -> Bound:
+    """Weights stay in int8 in memory: with few tokens, reading them is most of the time."""
+    weight, scale = even(_weight_of(call)), call.inputs[5]
+    assert scale is not None and scale.constant is not None
+    scales = scale.constant.detach().to(dtype_of(call)).contiguous()
+    multiply, features, finish = torch.ops.aten._weight_int8pack_mm.default, weight.shape[0], activation_of(call)
+
+    def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> torch.Tensor:
+        x, bias, residual = inputs[0], inputs[2], inputs[3]
+        y = multiply(x.reshape(-1, x.shape[-1]).contiguous(), weight, scales).view(*x.shape[:-1], features)
+        if finish is not None:
+            finish(y, bias)
+        elif bias is not None:
+            y.add_(bias)
+        return y if residual is None else y.add_(residual)
+
+    return run
+
+
+FLOAT_WEIGHTS = (
     Kernel("native.linear", "cpu", _native_supports, _native_bind, writes_out=True),
     Kernel("onednn.linear", "cpu", _onednn_supports, _onednn_bind),
     Kernel("mkl.linear", "cpu", _mkl_supports, _mkl_bind),
     Kernel("torch.linear", "cpu", _torch_supports, _torch_bind, writes_out=True),
 )
+KERNELS = (*FLOAT_WEIGHTS, Kernel("torch.linear_int8_weight", "cpu", _int8_supports, _int8_bind))

@@ -54,8 +54,17 @@ def _body(call: Call) -> str | None:
     weight = call.inputs[1]
     assert weight is not None
     if weight.dtype in _QUANTISED:
-        return None
-    lines = ["w = Transpose<perm=[1, 0]>(weight)", "p = MatMul(x, w)"]
+        lines = [
+            "second = Constant<value_ints=[1]>()",
+            "scale = CastLike(weight_scale, x)",
+            "columns = Unsqueeze(scale, second)",
+            "levels = CastLike(weight, x)",
+            "floats = Mul(levels, columns)",
+            "w = Transpose<perm=[1, 0]>(floats)",
+        ]
+    else:
+        lines = ["w = Transpose<perm=[1, 0]>(weight)"]
+    lines.append("p = MatMul(x, w)")
     lines.append("h = Add(p, bias)" if call.input(2) else "h = Identity(p)")
     activation = call.attributes["activation"]
     if activation == "silu":

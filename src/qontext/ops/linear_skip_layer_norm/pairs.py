@@ -14,7 +14,7 @@ from ..skip_layer_norm.op import OP as SKIP_LAYER_NORM
 _NORMS = {"cpu": "native.skip_layer_norm", "cuda": "triton.skip_layer_norm"}
 # On a GPU those that are good at a product without more: for few rows of Hopper its parts are better (`parts.py`), and
 # persistent kernels need an activation to be worth their while.
-_PRODUCTS = (*cpu.KERNELS, *gpu_vendor.KERNELS, *gpu_tiles.KERNELS)
+_PRODUCTS = (*cpu.FLOAT_WEIGHTS, *gpu_vendor.KERNELS, *gpu_tiles.KERNELS)
 
 
 def linear_call(call: Call) -> Call:
