@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from qontext.errors import ArgumentError, all_problems
 
-INT8 = "INT8 comes with quantisation, which this version does not have; build without it, or with -f or --bf16"
+INT8 = "this builder makes no INT8 engines; `qontext build MODEL --precision int8` does, or build with -f or --bf16"
 # Flags with nothing left to do, each with the reason that is printed.
 NOTES = {
     "strict": "-t: an engine always computes in the precision it was told",
@@ -66,7 +66,7 @@ def parser(packed: bool) -> argparse.ArgumentParser:
         "-f", "--fp16", action="store_true", help="float16. On a CPU this is slow: --bf16 is the fast one there"
     )
     precision.add_argument("--bf16", action="store_true", help="bfloat16, fast on CPUs with AMX or AVX-512-BF16")
-    add("-i", "--int8", action="store_true", help="refused: no quantisation in this version")
+    add("-i", "--int8", action="store_true", help="refused: see `qontext build --precision int8`")
     add("-t", "--strict", action="store_true", help="no effect: precision is always kept")
     add("-w", "--workspace-size", type=int, help="no effect: memory is planned")
     add("-j", "--squad-json", help="refused without INT8: texts for calibration")
