@@ -352,7 +352,7 @@ def build(
         quantisation: how int8 is made: static scales or those found at run time, smoothing, the largest error.
         plugins: operators of yours that the model uses.
         rules: fusion rules of yours. Those marked `early` run on the normal form, before our rules join operators;
-            the others after all of ours.
+            the others after them.
         tuner: timings from an earlier build, to save time.
         log: called with one line for every fusion and every phase.
     Raises:

@@ -79,7 +79,7 @@ def fuse(
         ledger: numbered by `Ledger.adopt`; gets a record of each application and each refusal.
         inference: one that has run over the graph; it is kept up to date.
         extra_rules: rules of the user's. Those marked `early` run between normal form and merging, the others after
-            all of ours.
+            merging, before what is joined for the device alone.
         log: called with one line for each application.
         for_a_gpu: join what a GPU launches together.
     Returns:
