@@ -12,6 +12,7 @@ SMALL = {"vocab_size": 99, "hidden_size": 20, "num_hidden_layers": 2, "num_atten
 FAMILIES = {
     "bert": (tf.BertForMaskedLM, tf.BertConfig(**SMALL, max_position_embeddings=40)),
     "roberta": (tf.RobertaForSequenceClassification, tf.RobertaConfig(**SMALL, max_position_embeddings=40)),
+    "xlm-roberta": (tf.XLMRobertaForTokenClassification, tf.XLMRobertaConfig(**SMALL, max_position_embeddings=40)),
     "distilbert": (
         tf.DistilBertForQuestionAnswering,
         tf.DistilBertConfig(vocab_size=99, dim=20, n_layers=2, n_heads=2, hidden_dim=28, max_position_embeddings=40),
@@ -30,6 +31,14 @@ DECODERS = {
     "llama": (
         tf.LlamaForCausalLM,
         tf.LlamaConfig(**SMALL, num_key_value_heads=1, max_position_embeddings=40, eos_token_id=None),
+    ),
+    "mistral": (
+        tf.MistralForCausalLM,
+        tf.MistralConfig(**SMALL, num_key_value_heads=1, head_dim=10, max_position_embeddings=40, eos_token_id=None),
+    ),
+    "qwen2": (
+        tf.Qwen2ForCausalLM,
+        tf.Qwen2Config(**SMALL, num_key_value_heads=1, max_position_embeddings=40, eos_token_id=None),
     ),
 }
 
