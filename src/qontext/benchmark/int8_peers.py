@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from .peers import PeerMissing, Run, ctranslate2_encoder, exported, feeds_of, onnx_runtime_fused, onnx_runtime_session
+from .peers import (
+    PeerMissing,
+    Run,
+    ctranslate2_encoder,
+    exported,
+    feeds_of,
+    onnx_runtime_fused,
+    onnx_runtime_session,
+    run_openvino,
+)
+
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}  # of everything that is not int8
 
 Sample = tuple[torch.Tensor, torch.Tensor]
 Builder = Callable[[Any, Path, int, Sequence[Sample]], Run]
@@ -36,7 +47,7 @@ def openvino_dynamic(group: int) -> Builder:
         if not target.exists():
             read = ov.Core().read_model(str(exported(model, folder)))
             ov.save_model(nncf.compress_weights(read, mode=nncf.CompressWeightsMode.INT8_ASYM), str(target), False)
-        return _compiled(ov, target, threads, {"DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group)})
+        return run_openvino(ov, target, threads, {**_FLOAT32, "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group)})
 
     return build
 
@@ -50,7 +61,7 @@ def openvino_static(model: Any, folder: Path, threads: int, samples: Sequence[Sa
         data = nncf.Dataset(list(samples), lambda sample: feeds_of(*sample))
         kind = nncf.ModelType.TRANSFORMER
         ov.save_model(nncf.quantize(read, data, model_type=kind, subset_size=len(samples)), str(target), False)
-    return _compiled(ov, target, threads, {})
+    return run_openvino(ov, target, threads, _FLOAT32)
 
 
 def ctranslate2_int8(model: Any, folder: Path, threads: int, samples: Sequence[Sample]) -> Run:
@@ -66,28 +77,6 @@ def _openvino_and_nncf() -> tuple[Any, Any]:
         raise PeerMissing(f"it needs openvino and nncf: {error}") from error
     nncf.set_log_level(logging.ERROR)
     return ov, nncf
-
-
-def _compiled(ov: Any, path: Path, threads: int, more: Mapping[str, str]) -> Run:
-    compiled = ov.Core().compile_model(
-        str(path),
-        "CPU",
-        {
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-            **more,
-        },
-    )
-    request = compiled.create_infer_request()
-    names = {n for port in compiled.inputs for n in port.get_names()}
-
-    def run(ids: torch.Tensor, mask: torch.Tensor) -> Any:
-        feeds = {n: a for n, a in feeds_of(ids, mask).items() if n in names}
-        return request.infer(feeds, share_inputs=True, share_outputs=True)[0]
-
-    return run
 
 
 def random_samples(vocabulary: int, count: int = 8, length: int = 128) -> list[Sample]:

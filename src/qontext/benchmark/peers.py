@@ -100,17 +100,16 @@ def openvino(model: Any, folder: Path, precision: str, threads: int) -> Run:
         import openvino as ov
     except ImportError as error:
         raise PeerMissing(f"openvino is not installed: {error}") from error
-    core = ov.Core()
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-    compiled = core.compile_model(
-        core.read_model(str(exported(model, folder))),
+    return run_openvino(ov, exported(model, folder), threads, {"INFERENCE_PRECISION_HINT": hint})
+
+
+def run_openvino(ov: Any, path: Path, threads: int, settings: Mapping[str, str]) -> Run:
+    """A model file compiled by OpenVINO for the latency of single batches; `settings` are put to the usual ones."""
+    compiled = ov.Core().compile_model(
+        str(path),
         "CPU",
-        {
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": hint,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-        },
+        {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", **settings},
     )
     request = compiled.create_infer_request()
     names = {n for port in compiled.inputs for n in port.get_names()}

@@ -12,9 +12,8 @@ from ...models.decoder_config import DecoderConfig
 from ...ops.network import Network
 from . import weights as checked
 from .decoder_family import DecoderFamily
+from .facts import special_tokens
 from .files import optional_json, read_tokenizer, read_weights
-from .token_ids import USUAL, check_rows, ids_of, special_ids
-from .tokenizer_json import parse_tokenizer
 
 TASKS = ("generate", "encode")
 
@@ -103,15 +102,4 @@ def _facts(folder: Path, raw: Mapping[str, Any], config: DecoderConfig, tokenize
     }
     pad = raw.get("pad_token_id")
     facts["pad_token_id"] = pad if isinstance(pad, int) and 0 <= pad < config.vocabulary else 0
-    settings = {**optional_json(folder / "special_tokens_map.json"), **optional_json(folder / "tokenizer_config.json")}
-    names = {}
-    for name in USUAL:
-        token = settings.get(f"{name}_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
-            facts[f"{name}_token"] = names[name] = token
-    if tokenizer is not None:
-        ids = ids_of(parse_tokenizer(tokenizer))
-        check_rows(ids, config.vocabulary)
-        facts |= {f"{name}_token_id": found for name, found in special_ids(ids, names).items()}
-    return facts
+    return facts | special_tokens(folder, tokenizer, config.vocabulary)

@@ -47,16 +47,24 @@ def facts_for_tasks(
         facts["pooling"], facts["normalize"] = list(pooling.modes), pooling.normalize
         facts["prompts"], facts["default_prompt"] = dict(prompts.texts), prompts.default
         facts["prompts_pooled"] = prompts.pooled
-    settings = optional_json(folder / "tokenizer_config.json")
-    special = {**optional_json(folder / "special_tokens_map.json"), **settings}
+    return facts | special_tokens(folder, tokenizer, config.vocabulary)
+
+
+def special_tokens(folder: Path, tokenizer: str | None, vocabulary: int) -> dict[str, Any]:
+    """The special tokens that the folder names, and their ids in the tokenizer (the text of its JSON).
+
+    Raises TokenizerError as `facts_for_tasks` does.
+    """
+    settings = {**optional_json(folder / "special_tokens_map.json"), **optional_json(folder / "tokenizer_config.json")}
+    facts: dict[str, Any] = {}
     names = {}
     for name in USUAL:
-        token = special.get(f"{name}_token")
+        token = settings.get(f"{name}_token")
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str):
             facts[f"{name}_token"] = names[name] = token
     if tokenizer is not None:
         ids = ids_of(parse_tokenizer(tokenizer))
-        check_rows(ids, config.vocabulary)
+        check_rows(ids, vocabulary)
         facts |= {f"{name}_token_id": found for name, found in special_ids(ids, names).items()}
     return facts

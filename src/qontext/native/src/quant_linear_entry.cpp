@@ -1,18 +1,12 @@
-// The C entry points of eight-bit linear layers: packing of weights, and the cut of a product into one part a thread.
+// The C entry points of eight-bit linear layers: packing of weights, and products in one part a thread.
 #include "dispatch.h"
-#include "linear_cut.h"
-#include "parallel.h"
-
-#include <atomic>
+#include "linear_parts.h"
 
 using namespace qx;
 
 namespace {
 
-// Below this many operations a second thread costs more than it brings.
 constexpr double grain_operations = 3e6;
-
-int64_t panels_of(const QuantLinearKernels& k, int64_t n) { return parts(parts(n, k.width), k.vectors); }
 
 }  // namespace
 
@@ -25,27 +19,6 @@ int64_t qx_quant_linear_pack(const QxQuantLinear* a, int64_t threads) {
 }
 
 int64_t qx_quant_linear(const QxQuantLinear* a, int64_t threads) {
-    if (a->rows <= 0) return QX_OK;
-    const QuantLinearKernels& k = *kernels_of(a->isa).quant_linear;
-    if (2.0 * double(a->rows) * double(a->n) * double(a->k) < grain_operations) threads = 1;
-    struct Context {
-        const QxQuantLinear& a;
-        const QuantLinearKernels& k;
-        int64_t panels;
-        std::atomic<bool> ok;
-    } context{*a, k, panels_of(k, a->n), {true}};
-    parallel(
-        int(threads),
-        [](void* p, int thread, int count) {
-            Context& x = *static_cast<Context*>(p);
-            // A row becomes bytes in as many cycles as some three vectors of products take.
-            const Cut cut = cut_of(x.a.rows, x.panels, x.k.vectors, count, 3.0);
-            const int64_t r = thread / cut.columns, c = thread % cut.columns;
-            if (r >= cut.rows) return;
-            const auto at = [](int64_t n, int64_t i, int64_t of) { return n * i / of; };
-            const bool fine = x.k.part(x.a, at(x.a.rows, r, cut.rows), at(x.a.rows, r + 1, cut.rows), at(x.panels, c, cut.columns), at(x.panels, c + 1, cut.columns));
-            if (!fine) x.ok.store(false, std::memory_order_relaxed);
-        },
-        &context);
-    return context.ok ? QX_OK : QX_NO_MEMORY;
+    // A row becomes bytes in as many cycles as some three vectors of products take.
+    return run_in_parts(*a, *kernels_of(a->isa).quant_linear, threads, grain_operations, 3.0);
 }

@@ -51,10 +51,7 @@ class GpuStep(Step):
         flat = qkv.reshape(-1, qkv.shape[-1])
         query = flat.new_empty(rows.tokens, self.heads, self.size)
         _, positions, slots = rows.token_index()
-        kept = None
-        if cache.cyclic:
-            last = (torch.tensor(rows.past) + torch.tensor(rows.new)).repeat_interleave(torch.tensor(rows.new))
-            kept = (positions < cache.sinks) | (positions >= last - (cache.capacity - cache.sinks))
+        kept = self.kept(rows, cache, positions) if cache.cyclic else None
         at, of = _on(self.place, positions, slots)
         tokens = Tokens(at, of, _int32(kept, self.place), _int32(cache.table, self.place))
         key_scale, value_scale = (_flat(by_part(cache.to_cache, part)) for part in (0, 1))

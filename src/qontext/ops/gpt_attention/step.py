@@ -149,11 +149,16 @@ class Step:
 
     def _write(self, rows: Rows, cache: Cache, positions: Tensor, slots: Tensor, key: Tensor, value: Tensor) -> None:
         if cache.cyclic:
-            totals = torch.tensor(rows.past) + torch.tensor(rows.new)
-            last = totals.repeat_interleave(torch.tensor(rows.new))
-            kept = (positions < cache.sinks) | (positions >= last - (cache.capacity - cache.sinks))
+            kept = self.kept(rows, cache, positions)
             positions, slots, key, value = positions[kept], slots[kept], key[kept], value[kept]
         cache.write(slots, positions, key, value)
+
+    @staticmethod
+    def kept(rows: Rows, cache: Cache, positions: Tensor) -> Tensor:
+        """bool [T]: new tokens whose places in a cyclic cache no later token of the step takes."""
+        totals = torch.tensor(rows.past) + torch.tensor(rows.new)
+        last = totals.repeat_interleave(torch.tensor(rows.new))
+        return (positions < cache.sinks) | (positions >= last - (cache.capacity - cache.sinks))
 
     def _decode(
         self,
