@@ -6,13 +6,13 @@ from ..quant.recipe import Recipe, StaticScale
 from .cache import Calibration
 
 
-def recipe_of(calibration: Calibration, static: bool) -> Recipe:
+def recipe_of(calibration: Calibration, static: bool, kind: str = "int8") -> Recipe:
     """Scales (when they are to be static) and smoothing factors of all layers."""
     scales = {}
     smoothing = {}
     for name, layer in calibration.layers.items():
         if static:
-            scales[name] = StaticScale.of_range(layer.low, layer.high, calibration.source)
+            scales[name] = StaticScale.of_range(layer.low, layer.high, calibration.source, kind)
         if layer.smoothing:
             smoothing[name] = torch.tensor(layer.smoothing, dtype=torch.float32)
     return Recipe(scales, {}, smoothing, {name: layer.outliers for name, layer in calibration.layers.items()})

@@ -6,24 +6,33 @@ from dataclasses import dataclass, field
 import torch
 
 from ..errors import ArgumentError
+from ..ops.eight_bits import LEAST_RANGE, MOST
+
+# What was seen may be passed by as much again: floats of 8 bits are as exact at half of their range as at its end.
+_ROOM = 2.0
 
 
 @dataclass(frozen=True)
 class StaticScale:
-    """Scale and zero (a byte) of a tensor of activations, and where they come from."""
+    """Scale and zero (a byte; None for fp8, which holds 0 itself) of a tensor of activations, and where they come from."""
 
     scale: float
-    zero: int
+    zero: int | None
     source: str
 
     @classmethod
-    def of_range(cls, low: float, high: float, source: str) -> "StaticScale":
-        """That maps [low, high], with 0 in it, to 0..255. Raises ArgumentError for a range that is not finite."""
+    def of_range(cls, low: float, high: float, source: str, kind: str = "int8") -> "StaticScale":
+        """That maps [low, high], with 0 in it, to 0..255; in fp8 the larger end to half of the largest number.
+
+        Raises ArgumentError for a range that is not finite.
+        """
         low, high = min(low, 0.0), max(high, 0.0)
         if not torch.isfinite(torch.tensor([low, high])).all():
             raise ArgumentError(f"the range [{low}, {high}] is not finite, so it has no scale ({source})")
-        if high - low < 1e-30:
-            return cls(1.0, 0, source)
+        if high - low < LEAST_RANGE:
+            return cls(1.0, 0 if kind == "int8" else None, source)
+        if kind != "int8":
+            return cls(float(torch.tensor(_ROOM * max(-low, high) / MOST)), None, source)
         scale = float(torch.tensor((high - low) / 255.0))  # float32, as engine files hold it
         return cls(scale, min(255, max(0, round(-low / scale))), source)
 
@@ -37,6 +46,7 @@ class Recipe:
     smoothing: factors [K] by which what a layer reads is divided and its weight multiplied
     outliers:  how many times the median column the largest one reaches, for reports
     weights_only: weights are int8, what layers read and the product stay floats
+    kind: what is multiplied, "int8" or "float8_e4m3"
     """
 
     scales: Mapping[str, StaticScale] = field(default_factory=dict)
@@ -44,6 +54,7 @@ class Recipe:
     smoothing: Mapping[str, torch.Tensor] = field(default_factory=dict)
     outliers: Mapping[str, float] = field(default_factory=dict)
     weights_only: bool = False
+    kind: str = "int8"
 
 
 @dataclass
@@ -51,7 +62,7 @@ class QuantLayer:
     """What became of one linear layer.
 
     name, origin:  the node, and the module it comes from
-    weights:       "int8", or "float" for a layer that was kept
+    weights:       "int8", "float8_e4m3", or "float" for a layer that was kept
     scale:         where the scale of what it reads comes from
     operations:    multiply-adds a token, counted twice
     smoothed:      its columns were smoothed
@@ -72,10 +83,11 @@ class QuantLayer:
 
 
 IN_FLOATS = "none: int8 weights, products of floats"
+IMPORTED = "of the imported model"
 BY_ROW = "found for each token at run time"
 
 
 def int8_share(layers: list[QuantLayer]) -> float:
-    """The part of the linear layers' operations that is done in int8."""
+    """The part of the linear layers' operations that is done in eight bits."""
     whole = sum(layer.operations for layer in layers)
     return sum(layer.operations for layer in layers if not layer.kept) / whole if whole else 0.0
