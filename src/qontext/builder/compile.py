@@ -327,7 +327,8 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> 
     if idle:
         problems = [f"{w!r} names no linear layer, and nothing else becomes {settings.precision}" for w in idle]
         raise ArgumentError(all_problems("build: keep", problems))
-    layers = quantise_linears(graph, replace(recipe, kept={**recipe.kept, **asked}, kind=kind))
+    place = device_of(settings.device).torch
+    layers = quantise_linears(graph, replace(recipe, kept={**recipe.kept, **asked}, kind=kind, place=place))
     on_a_gpu = parse_device(settings.device)[0] != "cpu"
     held = hold_results(graph, layers) if on_a_gpu and not settings.apart else 0
     for layer in layers:

@@ -123,9 +123,11 @@ def _in_floats(step: Step, y: torch.Tensor) -> torch.Tensor:
     scale, zero, factor = step.call.inputs[10:13] if step.op == "QuantLinear" else (None, None, None)
     if scale is None or scale.constant is None:
         return y
-    values, by = levels(y, scale.constant, None if zero is None else zero.constant, torch.float32)
+    values, by = levels(
+        y, scale.constant.to(y.device), None if zero is None else zero.constant.to(y.device), torch.float32
+    )
     wide = values * by
-    return wide if factor is None or factor.constant is None else wide / factor.constant
+    return wide if factor is None or factor.constant is None else wide / factor.constant.to(y.device)
 
 
 def _range(step: Step) -> tuple[float, float, torch.Tensor | None] | None:

@@ -126,7 +126,9 @@ def quantised_engine(
     if calibration is None and floats is not None and (smooth or static) and not alone:
         log(f"calibrating on {sequences(samples)} sequences")
         method = options.method_for(settings.precision)
-        calibration = calibrate(floats, samples, "", method, options.percentile, smooth, by_row=not static)
+        calibration = calibrate(
+            floats, samples, "", method, options.percentile, smooth, not static, energy=kind != "int8"
+        )
     recipe = Recipe() if calibration is None else recipe_of(calibration, static, kind)
     if alone:
         recipe = Recipe(weights_only=True)

@@ -42,7 +42,7 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
             _weights_only(graph, node, weight, made)
             layers.append(QuantLayer(name, origin, "int8", IN_FLOATS, operations, "", None, False, outliers))
             continue
-        _replace(graph, node, weight, static, factors, made, recipe.kind)
+        _replace(graph, node, weight, static, factors, made, recipe)
         layers.append(
             QuantLayer(name, origin, recipe.kind, _source(static), operations, "", None, factors is not None, outliers)
         )
@@ -77,15 +77,18 @@ def _replace(
     static: StaticScale | None,
     smoothing: torch.Tensor | None,
     made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]],
-    kind: str,
+    recipe: Recipe,
 ) -> None:
     source = node.inputs[1]
     assert source is not None
     key = (source, "" if smoothing is None else str(node.name))
     if key not in made:
         stem = str(source.name) if smoothing is None else f"{source.name}/{node.name}"
-        rows = int8_rows if kind == "int8" else fp8_rows
-        values, scale = rows(weight if smoothing is None else weight * smoothing, str(source.name))
+        kind, scaled = recipe.kind, weight if smoothing is None else weight * smoothing
+        if kind == "int8":
+            values, scale = int8_rows(scaled, str(source.name))
+        else:
+            values, scale = fp8_rows(scaled, str(source.name), recipe.energies.get(str(node.name)), recipe.place)
         made[key] = (add_weight(graph, f"{stem}/{kind}", values), add_weight(graph, f"{stem}/scale", scale))
     inputs: list[ir.Value | None] = [
         node.inputs[0],

@@ -46,6 +46,8 @@ class Recipe:
     smoothing: factors [K] by which what a layer reads is divided and its weight multiplied
     outliers:  how many times the median column the largest one reaches, for reports
     weights_only: weights are int8, what layers read and the product stay floats
+    energies: mean squares [K] of the columns that a layer reads, by which fp8 weights are rounded
+    place: where weights are rounded
     kind: what is multiplied, "int8" or "float8_e4m3"
     """
 
@@ -55,6 +57,8 @@ class Recipe:
     outliers: Mapping[str, float] = field(default_factory=dict)
     weights_only: bool = False
     kind: str = "int8"
+    energies: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    place: torch.device | None = None
 
 
 @dataclass

@@ -35,7 +35,7 @@ def finished(
         v *= tl.load(scales + column, within, 0.0)[None, :]
     if shift is not None:
         v += tl.load(shift + column, within, 0.0)[None, :]
-    v = activated(v, KIND, dtype != tl.float32)
+    v = activated(v, KIND, dtype != tl.float32, y_inverse is not None)
     if residual is not None:
         at = row.to(tl.int64)[:, None] * N + column[None, :]
         v += tl.load(residual + at, (row < rows)[:, None] & within[None, :], 0.0).to(tl.float32)
@@ -102,7 +102,7 @@ def quant_tile(
             within = k + depth < K
             a = tl.load(x_at, (row < rows)[:, None] & within[None, :], 0.0)
             b = tl.load(w_at, (column < N)[None, :] & within[:, None], 0.0)
-        sums = tl.dot(a, b, sums)
+        sums = tl.dot(a, b, sums, out_dtype=tl.int32 if integers else tl.float32)
         x_at += DEPTH
         w_at += DEPTH
     done = finished(
@@ -141,7 +141,7 @@ def quant_persistent(
         for k in range(0, K, DEPTH):
             a = x_tiles.load([first_row, k])
             b = weight_tiles.load([first_column, k])
-            sums = tl.dot(a, b.T, sums)
+            sums = tl.dot(a, b.T, sums, out_dtype=tl.int32 if INTEGERS else tl.float32)
         row = first_row + tl.arange(0, ROWS)
         column = first_column + tl.arange(0, COLUMNS)
         done = finished(
