@@ -28,7 +28,8 @@ from .ops.declare import Op
 from .ops.device import device_of
 from .quant.recipe import Recipe
 from .runtime.executor import Observe
-from .runtime.gpu_executor import GpuExecutor, executor_for
+from .runtime.executors import executor_for
+from .runtime.gpu_executor import GpuExecutor
 from .runtime.inputs import check_right_padded, prepare_inputs
 from .runtime.magnitudes import near_overflow
 from .runtime.outputs import at, to_numpy
@@ -133,14 +134,12 @@ class Engine:
     def generator(self) -> Generator:
         """What generates: the loop over the programs "prefill" and "decode" with its caches.
 
-        Raises ArgumentError for a model that is no decoder, or on a device that has no generation yet.
+        Raises ArgumentError for a model that is no decoder.
         """
         if not self.compiled.states:
             raise ArgumentError(f"generate: {self.name} is no decoder (task {self.task or 'unknown'})")
         if self._generator is None:
             prefill, decode = self._executors["prefill"], self._executors["decode"]
-            if isinstance(prefill, GpuExecutor) or isinstance(decode, GpuExecutor):
-                raise ArgumentError(f"generate: engines for {self.device} do not generate yet; build with device='cpu'")
             vocabulary = int(self.config["vocabulary"])
             self._generator = Generator(prefill, decode, self.compiled.states, self.max_length, vocabulary)
         return self._generator
@@ -246,8 +245,11 @@ class Engine:
 
     @property
     def graphs(self) -> dict[str, Any]:
-        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when a GPU engine has none."""
-        executor = self._executors["encode"]
+        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when a GPU engine has none.
+
+        Those of "decode" where the model is a decoder.
+        """
+        executor = self._executors["decode" if self.compiled.states else "encode"]
         if not isinstance(executor, GpuExecutor):
             return {"reason": "", "steps": 0, "captured": []}
         held = 0 if executor.graphs.reason else executor.parts.core

@@ -8,7 +8,8 @@ from qontext.errors import ArgumentError
 
 pytest.importorskip("triton")
 
-from qontext.ops.gpt_attention.gpu_decode import Decode, Places, decode, shares_for
+from qontext.ops.gpt_attention.gpu_decode import Decode, decode, shares_for
+from qontext.ops.gpt_attention.gpu_places import Places
 
 PLACE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if PLACE.type == "cuda" else [])
@@ -56,7 +57,7 @@ class Case:
         first = [sum(self.queries[:r]) for r in range(len(self.queries))]
         numbers = [torch.tensor(x, dtype=torch.int32, device=PLACE) for x in (first, self.queries, self.past)]
         tables = [None if t is None else t.to(PLACE) for t in (self.table, indirection)]
-        places = Places(*numbers, self.slots.int().to(PLACE), *tables)
+        places = Places(len(first), 0, *numbers, self.slots.int().to(PLACE), *tables)
         out = torch.full_like(self.query, float("nan"), device=PLACE)
         if shares:
             monkeypatch.setattr("qontext.ops.gpt_attention.gpu_decode.shares_for", lambda *numbers: shares)

@@ -7,6 +7,7 @@ import torch
 
 from ...errors import ArgumentError
 from ..gpu_launch import blocks, power_of_2
+from .gpu_places import Places
 from .step import MOST_QUERIES
 
 _LEAST_ROWS = 16  # what the matrix unit takes at least
@@ -49,23 +50,6 @@ class Tile:
     stages: int
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the cache is to be read; all on the device, int32.
-
-    first, queries, past, slots: `[B]`, as for `native.decode`
-    table:       `[slots, pages]`, None for a contiguous cache
-    indirection: `[batch, beams, P]`, None without beams
-    """
-
-    first: torch.Tensor
-    queries: torch.Tensor
-    past: torch.Tensor
-    slots: torch.Tensor
-    table: torch.Tensor | None = None
-    indirection: torch.Tensor | None = None
-
-
 def decode(
     plan: Decode,
     query: torch.Tensor,
@@ -82,7 +66,8 @@ def decode(
     Nothing is read back, so the launch can stand in a CUDA graph.
 
     Args:
-        query, out: `[T, N, D]`, fp32, fp16 or bf16; rows of `out` that belong to no sequence stay as they are.
+        query, out: `[T, N, D]`, fp32, fp16 or bf16; rows of `out` that belong to no sequence stay as they are, those of
+            padding become zeros.
         cache: `[slots, 2, Nkv, P, D]` or `[pages, 2, Nkv, page, D]`; floats, int8 or float8_e4m3. The new tokens are in
             it already.
         longest: tokens of a sequence at most, the new ones among them; it decides how sequences are shared out and
@@ -91,9 +76,8 @@ def decode(
     """
     from .gpu_decode_kernel import decode_tokens, join_shares
 
-    batch, kv_heads, size = len(places.first), cache.shape[2], query.shape[2]
+    batch, kv_heads, size = places.batch, cache.shape[2], query.shape[2]
     page = 0 if places.table is None else cache.shape[3]
-    capacity = cache.shape[3] * (1 if places.table is None else places.table.shape[1])
     rows = max(_LEAST_ROWS, power_of_2(plan.group * plan.most_queries))
     seen = longest if not plan.window else min(longest, plan.window + plan.most_queries - 1 + plan.sinks)
     shares = shares_for(batch * kv_heads, seen, _multiprocessors(query.device))
@@ -106,12 +90,12 @@ def decode(
     indirection = places.indirection
     decode_tokens[(batch * kv_heads * shares,)](
         query, cache, out, sums, levels, places.first, places.queries, places.past, places.slots, places.table,
-        indirection, key_scale, value_scale, slopes, plan.scale, plan.softcap, capacity, plan.window, plan.sinks,
-        query.stride(0), query.stride(1), out.stride(0), out.stride(1), *cache.stride()[:4],
+        indirection, key_scale, value_scale, slopes, plan.scale, plan.softcap, places.capacity(cache), cache.shape[0],
+        plan.window, plan.sinks, query.stride(0), query.stride(1), out.stride(0), out.stride(1), *cache.stride()[:4],
         0 if places.table is None else places.table.stride(0),
         *((0, 0, 1) if indirection is None else (*indirection.stride()[:2], indirection.shape[1])),
         0 if key_scale is None or key_scale.numel() == 1 else 1,
-        shares, plan.group, kv_heads, size, width, rows, tile.tokens, page,
+        shares, places.each, shares > 1, plan.group, kv_heads, size, width, rows, tile.tokens, page,
         bool(plan.window), bool(plan.window), bool(plan.softcap),
         "ieee" if query.dtype == torch.float32 else "tf32", plan.overlap,
         num_warps=tile.warps, num_stages=tile.stages, launch_pdl=plan.overlap,
@@ -119,7 +103,7 @@ def decode(
     if shares > 1:
         join_shares[(batch * kv_heads * rows,)](
             sums, levels, out, places.first, places.queries, out.stride(0), out.stride(1),
-            shares, power_of_2(shares), plan.group, kv_heads, size, width, rows, plan.overlap,
+            shares, places.each, power_of_2(shares), plan.group, kv_heads, size, width, rows, plan.overlap,
             num_warps=4, launch_pdl=plan.overlap,
         )  # fmt: skip
 

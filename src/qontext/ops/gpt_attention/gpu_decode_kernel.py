@@ -50,32 +50,39 @@ def numbers(x, dtype: tl.constexpr):
 @triton.jit
 def decode_tokens(
     q, cache, out, sums, levels, first, queries, past, slots, table, indirection, key_scale, value_scale, slopes,
-    scale, softcap, capacity, window, sinks,
+    scale, softcap, capacity, pages, window, sinks,
     q_row, q_head, out_row, out_head, c_slot, c_part, c_head, c_place, t_slot, i_batch, i_beam, beams, scale_step,
-    SHARES: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
-    ROWS: tl.constexpr, TOKENS: tl.constexpr, PAGE: tl.constexpr, CYCLIC: tl.constexpr, WINDOW: tl.constexpr,
-    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
+    shares, EACH: tl.constexpr, SHARED: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
+    BD: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, PAGE: tl.constexpr, CYCLIC: tl.constexpr,
+    WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program: (sequence, key head, share). HEADS: key heads; row r of ROWS is head r % GROUP of query r // GROUP.
 
+    EACH: rows of tokens that each sequence has, 0 where `first` says which is its first.
     PAGE: tokens of a page, 0 for a contiguous cache.
     """
     program = tl.program_id(0)
-    share = program % SHARES
-    head = program // SHARES % HEADS
-    b = program // SHARES // HEADS
+    share = program % shares
+    head = program // shares % HEADS
+    b = program // shares // HEADS
     if OVERLAP:
         gdc_wait()
         gdc_launch_dependents()
-    count = tl.load(queries + b)
-    before = tl.load(past + b)
-    slot = tl.load(slots + b)
-    total = before + count
+    count = EACH
+    if queries is not None:
+        count = tl.load(queries + b)
+    before = 0
+    if past is not None:
+        before = tl.load(past + b)
+    slot = b
+    if slots is not None:
+        slot = tl.load(slots + b)
+    total = tl.where(count > 0, before + count, 0)
     row = tl.arange(0, ROWS)
     d = tl.arange(0, BD)
     query_of = row // GROUP
     real = query_of < count
-    at = tl.load(first + b) + query_of
+    at = (b * EACH if EACH > 0 else tl.load(first + b)) + query_of
     lane = head * GROUP + row % GROUP
     query = tl.load(
         q + at.to(tl.int64)[:, None] * q_row + lane[:, None] * q_head + d[None, :],
@@ -94,7 +101,7 @@ def decode_tokens(
         near = tl.minimum(sinks, total)
         skipped = tl.maximum(before - window + 1, near)
     length = near + total - skipped
-    each = tl.cdiv(tl.cdiv(length, TOKENS), SHARES) * TOKENS
+    each = tl.cdiv(tl.cdiv(length, TOKENS), shares) * TOKENS
     begin = share * each
     end = tl.minimum(begin + each, length)
     if key_scale is not None:
@@ -120,7 +127,7 @@ def decode_tokens(
             own = tl.where(token < before, slot - slot % beams + beam, slot)
         if PAGE > 0:
             page = tl.load(table + own.to(tl.int64) * t_slot + lies // PAGE, mask=inside, other=0)
-            rows = page.to(tl.int64) * c_slot + (lies % PAGE) * c_place
+            rows = tl.minimum(page.to(tl.uint32), pages - 1).to(tl.int64) * c_slot + (lies % PAGE) * c_place
         else:
             rows = own.to(tl.int64) * c_slot + lies.to(tl.int64) * c_place
         shown = inside[:, None] & (d < D)[None, :]
@@ -143,14 +150,18 @@ def decode_tokens(
         top = best
     if value_scale is not None:
         acc = acc * tl.load(value_scale + head * scale_step)
-    if SHARES == 1:
+    if not SHARED:
         result = acc * (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
+        written = real
+        if EACH > 0:  # rows of padding are zeros
+            written = query_of < EACH
+            result = tl.where(real[:, None], result, 0.0)
         tl.store(
             out + at.to(tl.int64)[:, None] * out_row + lane[:, None] * out_head + d[None, :],
-            result.to(out.dtype.element_ty), mask=real[:, None] & (d < D)[None, :],
+            result.to(out.dtype.element_ty), mask=written[:, None] & (d < D)[None, :],
         )  # fmt: skip
     else:
-        mine = ((b * HEADS + head) * SHARES + share).to(tl.int64) * ROWS + row
+        mine = ((b * HEADS + head) * shares + share).to(tl.int64) * ROWS + row
         tl.store(sums + mine[:, None] * D + d[None, :], acc, mask=real[:, None] & (d < D)[None, :])
         tl.store(levels + mine * 2, top, mask=real)
         tl.store(levels + mine * 2 + 1, weight, mask=real)
@@ -159,10 +170,10 @@ def decode_tokens(
 @triton.jit
 def join_shares(
     sums, levels, out, first, queries, out_row, out_head,
-    SHARES: tl.constexpr, BS: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
-    BD: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
+    shares, EACH: tl.constexpr, BS: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr,
+    D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program: one query of one head of one sequence, over the BS >= SHARES shares of its tokens."""
+    """One program: one query of one head of one sequence, over the BS >= `shares` shares of its tokens."""
     program = tl.program_id(0)
     row = program % ROWS
     head = program // ROWS % HEADS
@@ -170,18 +181,22 @@ def join_shares(
     if OVERLAP:
         gdc_wait()
         gdc_launch_dependents()
-    if row // GROUP >= tl.load(queries + b):
+    count = EACH
+    if queries is not None:
+        count = tl.load(queries + b)
+    if row // GROUP >= tl.maximum(count, EACH):
         return
     share = tl.arange(0, BS)
     d = tl.arange(0, BD)
-    mine = ((b * HEADS + head) * SHARES + share).to(tl.int64) * ROWS + row
-    top = tl.load(levels + mine * 2, mask=share < SHARES, other=float("-inf"))
-    weight = tl.load(levels + mine * 2 + 1, mask=share < SHARES, other=0.0)
+    mine = ((b * HEADS + head) * shares + share).to(tl.int64) * ROWS + row
+    top = tl.load(levels + mine * 2, mask=share < shares, other=float("-inf"))
+    weight = tl.load(levels + mine * 2 + 1, mask=share < shares, other=0.0)
     best = tl.max(top, 0)
     factor = tl.exp2(top - tl.where(best == float("-inf"), 0.0, best))
-    part = tl.load(sums + mine[:, None] * D + d[None, :], mask=(share < SHARES)[:, None] & (d < D)[None, :], other=0.0)
+    part = tl.load(sums + mine[:, None] * D + d[None, :], mask=(share < shares)[:, None] & (d < D)[None, :], other=0.0)
     total = tl.sum(weight * factor, 0)
     result = tl.sum(part * factor[:, None], 0) / tl.where(total == 0.0, 1.0, total)
-    at = (tl.load(first + b) + row // GROUP).to(tl.int64)
+    result = tl.where(row // GROUP < count, result, 0.0)  # rows of padding are zeros
+    at = ((b * EACH if EACH > 0 else tl.load(first + b)) + row // GROUP).to(tl.int64)
     lane = head * GROUP + row % GROUP
     tl.store(out + at * out_row + lane * out_head + d, result.to(out.dtype.element_ty), mask=d < D)

@@ -57,7 +57,12 @@ def _check_widths(given: Mapping[str, Operand | None], attributes: Mapping[str, 
                 f"({heads} + 2 x {kv_heads}) x {size} = {width}"
             )
     qkv = given["qkv"]
-    if qkv is not None and qkv.shape is not None and len(qkv.shape) == 2 and given["query_lengths"] is None:
+    each = attributes["tokens_each"]
+    if each < 0 or (each and qkv is not None and qkv.shape is not None and len(qkv.shape) != 2):
+        found = "is negative" if each < 0 else f"belongs to [T, W], but input 'qkv' has shape {text(qkv.shape)}"
+        problems.append(f"tokens_each is {each}, which {found}")
+    packed = qkv is not None and qkv.shape is not None and len(qkv.shape) == 2 and not each
+    if packed and given["query_lengths"] is None:
         problems.append("input 'query_lengths' is missing; packed 'qkv' [T, W] needs the new tokens of each sequence")
     bias = given["qkv_bias"]
     if bias is not None and bias.shape and isinstance(bias.shape[0], int) and bias.shape[0] != width:
