@@ -89,7 +89,7 @@ def decode(
     tile = tile_for(width, rows, cache.element_size())
     indirection = places.indirection
     decode_tokens[(batch * kv_heads * shares,)](
-        query, cache, out, sums, levels, places.first, places.queries, places.past, places.slots, places.table,
+        query, cache, _words(cache, query.dtype), out, sums, levels, places.first, places.queries, places.past, places.slots, places.table,
         indirection, key_scale, value_scale, slopes, plan.scale, plan.softcap, places.capacity(cache), cache.shape[0],
         plan.window, plan.sinks, query.stride(0), query.stride(1), out.stride(0), out.stride(1), *cache.stride()[:4],
         0 if places.table is None else places.table.stride(0),
@@ -106,6 +106,14 @@ def decode(
             shares, places.each, power_of_2(shares), plan.group, kv_heads, size, width, rows, plan.overlap,
             num_warps=4, launch_pdl=plan.overlap,
         )  # fmt: skip
+
+
+def _words(cache: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+    """A cache of bytes as words of four, where values can be read so: products in fp16, on a device."""
+    if cache.element_size() > 1 or dtype == torch.float32 or not cache.is_cuda:
+        return None
+    fits = cache.stride(-1) == 1 and not any(n % 4 for n in (*cache.stride()[:4], cache.shape[-1], cache.data_ptr()))
+    return cache.view(torch.int32) if fits else None
 
 
 def shares_for(heads: int, tokens: int, multiprocessors: int) -> int:

@@ -48,8 +48,80 @@ def numbers(x, dtype: tl.constexpr):
 
 
 @triton.jit
+def halves_of_words(words, INT8: tl.constexpr):
+    """The four bytes of each word as fp16: tensors of bytes 0, 1, 2 and 3.
+
+    The matrix unit takes values of two tokens side by side in one register; words of two tokens hold them byte by
+    byte, so bytes are paired first and converted two at a time.
+    """
+    if INT8:  # 0x6400 | u is 1024 + u, u is the byte + 128
+        return tl.inline_asm_elementwise(
+            """
+            {
+            .reg .b32 a, b, x, y;
+            xor.b32 a, $4, 0x80808080;
+            xor.b32 b, $5, 0x80808080;
+            prmt.b32 x, a, b, 0x5140;
+            prmt.b32 y, a, b, 0x7362;
+            prmt.b32 a, x, 0x64646464, 0x4140;
+            prmt.b32 b, x, 0x64646464, 0x4342;
+            sub.f16x2 $0, a, 0x64806480;
+            sub.f16x2 $1, b, 0x64806480;
+            prmt.b32 a, y, 0x64646464, 0x4140;
+            prmt.b32 b, y, 0x64646464, 0x4342;
+            sub.f16x2 $2, a, 0x64806480;
+            sub.f16x2 $3, b, 0x64806480;
+            }
+            """,
+            "=r,=r,=r,=r,r,r", [words], dtype=(tl.float16, tl.float16, tl.float16, tl.float16), is_pure=True, pack=2,
+        )  # fmt: skip
+    else:
+        return tl.inline_asm_elementwise(
+            """
+            {
+            .reg .b32 x, y;
+            .reg .b16 l, h;
+            prmt.b32 x, $4, $5, 0x5140;
+            prmt.b32 y, $4, $5, 0x7362;
+            mov.b32 {l, h}, x;
+            cvt.rn.f16x2.e4m3x2 $0, l;
+            cvt.rn.f16x2.e4m3x2 $1, h;
+            mov.b32 {l, h}, y;
+            cvt.rn.f16x2.e4m3x2 $2, l;
+            cvt.rn.f16x2.e4m3x2 $3, h;
+            }
+            """,
+            "=r,=r,=r,=r,r,r", [words], dtype=(tl.float16, tl.float16, tl.float16, tl.float16), is_pure=True, pack=2,
+        )  # fmt: skip
+
+
+@triton.jit
+def rows_of_tiles(
+    start, end, near, skipped, slot, before, table, indirection, capacity, pages, sinks, c_slot, c_place, t_slot,
+    i_batch, i_beam, beams, TOKENS: tl.constexpr, PAGE: tl.constexpr, CYCLIC: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    """Offsets `[TOKENS]` of the tokens of a tile in the cache, past key heads and parts."""
+    index = start + tl.arange(0, TOKENS)
+    inside = index < end
+    token = token_at(index, near, skipped) if WINDOW else index
+    lies = place_of(token, capacity, sinks, CYCLIC)
+    own = tl.zeros([TOKENS], tl.int32) + slot
+    if indirection is not None:
+        beam = tl.load(
+            indirection + slot // beams * i_batch + slot % beams * i_beam + token,
+            mask=inside & (token < before), other=0,
+        )  # fmt: skip
+        own = tl.where(token < before, slot - slot % beams + beam, slot)
+    if PAGE > 0:
+        page = tl.load(table + own.to(tl.int64) * t_slot + lies // PAGE, mask=inside, other=0)
+        return tl.minimum(page.to(tl.uint32), pages - 1).to(tl.int64) * c_slot + (lies % PAGE) * c_place
+    else:
+        return own.to(tl.int64) * c_slot + lies.to(tl.int64) * c_place
+
+
+@triton.jit
 def decode_tokens(
-    q, cache, out, sums, levels, first, queries, past, slots, table, indirection, key_scale, value_scale, slopes,
+    q, cache, words, out, sums, levels, first, queries, past, slots, table, indirection, key_scale, value_scale, slopes,
     scale, softcap, capacity, pages, window, sinks,
     q_row, q_head, out_row, out_head, c_slot, c_part, c_head, c_place, t_slot, i_batch, i_beam, beams, scale_step,
     shares, EACH: tl.constexpr, SHARED: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
@@ -111,28 +183,35 @@ def decode_tokens(
         slope = tl.load(slopes + lane).to(tl.float32) * LOG2E
     top = tl.full([ROWS], float("-inf"), tl.float32)
     weight = tl.zeros([ROWS], tl.float32)
-    acc = tl.zeros([ROWS, BD], tl.float32)
+    if words is not None:  # columns 4w, 4w + 1, 4w + 2, 4w + 3
+        w = tl.arange(0, BD // 4)
+        acc_0 = tl.zeros([ROWS, BD // 4], tl.float32)
+        acc_1 = tl.zeros([ROWS, BD // 4], tl.float32)
+        acc_2 = tl.zeros([ROWS, BD // 4], tl.float32)
+        acc_3 = tl.zeros([ROWS, BD // 4], tl.float32)
+    else:
+        acc = tl.zeros([ROWS, BD], tl.float32)
     index = tl.arange(0, TOKENS)
     keys = cache + head * c_head
+    rows = rows_of_tiles(
+        begin, end, near, skipped, slot, before, table, indirection, capacity, pages, sinks, c_slot, c_place, t_slot,
+        i_batch, i_beam, beams, TOKENS, PAGE, CYCLIC, WINDOW,
+    )  # fmt: skip
     for start in range(begin, end, TOKENS):
         token = token_at(start + index, near, skipped) if WINDOW else start + index
         inside = start + index < end
-        lies = place_of(token, capacity, sinks, CYCLIC)
-        own = tl.zeros([TOKENS], tl.int32) + slot
-        if indirection is not None:
-            beam = tl.load(
-                indirection + slot // beams * i_batch + slot % beams * i_beam + token,
-                mask=inside & (token < before), other=0,
-            )  # fmt: skip
-            own = tl.where(token < before, slot - slot % beams + beam, slot)
-        if PAGE > 0:
-            page = tl.load(table + own.to(tl.int64) * t_slot + lies // PAGE, mask=inside, other=0)
-            rows = tl.minimum(page.to(tl.uint32), pages - 1).to(tl.int64) * c_slot + (lies % PAGE) * c_place
-        else:
-            rows = own.to(tl.int64) * c_slot + lies.to(tl.int64) * c_place
+        # Where the next tile lies is asked for a tile ahead: its keys are on the way before this tile is done.
+        ahead = rows_of_tiles(
+            start + TOKENS, end, near, skipped, slot, before, table, indirection, capacity, pages, sinks, c_slot,
+            c_place, t_slot, i_batch, i_beam, beams, TOKENS, PAGE, CYCLIC, WINDOW,
+        )  # fmt: skip
         shown = inside[:, None] & (d < D)[None, :]
         key = numbers(tl.load(keys + rows[:, None] + d[None, :], mask=shown, other=0.0), query.dtype)
-        value = numbers(tl.load(keys + c_part + rows[:, None] + d[None, :], mask=shown, other=0.0), query.dtype)
+        if words is not None:
+            there = words + (head * c_head + c_part) // 4 + (rows // 4)[:, None] + w[None, :]
+            four = tl.load(there, mask=inside[:, None] & (w < D // 4)[None, :], other=0)
+        else:
+            value = numbers(tl.load(keys + c_part + rows[:, None] + d[None, :], mask=shown, other=0.0), query.dtype)
         logits = tl.dot(query, tl.trans(key), input_precision=PRECISION) * logit_scale[:, None]
         if SOFTCAP:
             bent = logits / softcap
@@ -146,8 +225,21 @@ def decode_tokens(
         logits = tl.where(seen, logits, float("-inf"))
         best = tl.maximum(top, tl.max(logits, 1))
         level = level_of(best, True)
-        weight, acc = add_tile(tl.exp2(logits - level[:, None]), tl.exp2(top - level), weight, acc, value, PRECISION)
+        shares_of_keys, keep = tl.exp2(logits - level[:, None]), tl.exp2(top - level)
+        if words is not None:
+            weight = weight * keep + tl.sum(shares_of_keys, 1)
+            p = shares_of_keys.to(tl.float16)
+            v_0, v_1, v_2, v_3 = halves_of_words(four, cache.dtype.element_ty == tl.int8)
+            acc_0 = tl.dot(p, v_0, acc_0 * keep[:, None])
+            acc_1 = tl.dot(p, v_1, acc_1 * keep[:, None])
+            acc_2 = tl.dot(p, v_2, acc_2 * keep[:, None])
+            acc_3 = tl.dot(p, v_3, acc_3 * keep[:, None])
+        else:
+            weight, acc = add_tile(shares_of_keys, keep, weight, acc, value, PRECISION)
         top = best
+        rows = ahead
+    if words is not None:
+        acc = tl.join(tl.join(acc_0, acc_2), tl.join(acc_1, acc_3)).reshape(ROWS, BD)
     if value_scale is not None:
         acc = acc * tl.load(value_scale + head * scale_step)
     if not SHARED:
