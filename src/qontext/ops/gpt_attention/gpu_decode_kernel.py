@@ -120,23 +120,51 @@ def rows_of_tiles(
 
 
 @triton.jit
-def decode_tokens(
-    q, cache, words, out, sums, levels, first, queries, past, slots, table, indirection, key_scale, value_scale, slopes,
-    scale, softcap, capacity, pages, window, sinks,
-    q_row, q_head, out_row, out_head, c_slot, c_part, c_head, c_place, t_slot, i_batch, i_beam, beams, scale_step,
-    shares, EACH: tl.constexpr, SHARED: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
-    BD: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, PAGE: tl.constexpr, CYCLIC: tl.constexpr,
-    WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
+def join_row(
+    sums, levels, out, first, b, head, row, begun, count, at_sums, shares, out_row, out_head, EACH: tl.constexpr,
+    BS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """One program: (sequence, key head, share). HEADS: key heads; row r of ROWS is head r % GROUP of query r // GROUP.
+    """One query of one head of one sequence, over the BS >= `shares` shares of its tokens."""
+    query_of = begun + row // GROUP
+    if query_of < tl.maximum(count, EACH):
+        share = tl.arange(0, BS)
+        d = tl.arange(0, BD)
+        mine = at_sums + share * ROWS + row
+        there = share < shares
+        top = tl.load(levels + mine * 2, mask=there, other=float("-inf"), cache_modifier=".cg")
+        weight = tl.load(levels + mine * 2 + 1, mask=there, other=0.0, cache_modifier=".cg")
+        shown = there[:, None] & (d < D)[None, :]
+        part = tl.load(sums + mine[:, None] * D + d[None, :], mask=shown, other=0.0, cache_modifier=".cg")
+        best = tl.max(top, 0)
+        factor = tl.exp2(top - tl.where(best == float("-inf"), 0.0, best))
+        total = tl.sum(weight * factor, 0)
+        result = tl.sum(part * factor[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+        result = tl.where(query_of < count, result, 0.0)  # rows of padding are zeros
+        at = ((b * EACH if EACH > 0 else tl.load(first + b)) + query_of).to(tl.int64)
+        lane = head * GROUP + row % GROUP
+        tl.store(out + at * out_row + lane * out_head + d, result.to(out.dtype.element_ty), mask=d < D)
 
+
+@triton.jit
+def decode_tokens(
+    q, cache, words, out, sums, levels, counters, first, queries, past, slots, prefixes, table, indirection,
+    key_scale, value_scale, slopes, scale, softcap, capacity, pages, window, sinks,
+    q_row, q_head, out_row, out_head, c_slot, c_part, c_head, c_place, t_slot, i_batch, i_beam, beams, scale_step,
+    shares, blocks, EACH: tl.constexpr, BS: tl.constexpr, MOST: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr,
+    D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, PAGE: tl.constexpr,
+    CYCLIC: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """One program: (sequence, block of MOST queries, key head, share).
+
+    HEADS: key heads; row r of ROWS is head r % GROUP of query r // GROUP.
     EACH: rows of tokens that each sequence has, 0 where `first` says which is its first.
     PAGE: tokens of a page, 0 for a contiguous cache.
     """
     program = tl.program_id(0)
     share = program % shares
     head = program // shares % HEADS
-    b = program // shares // HEADS
+    block = blocks - 1 - program // shares // HEADS % blocks  # later queries see more keys and start first
+    b = program // shares // HEADS // blocks
     if OVERLAP:
         gdc_wait()
         gdc_launch_dependents()
@@ -149,11 +177,15 @@ def decode_tokens(
     slot = b
     if slots is not None:
         slot = tl.load(slots + b)
-    total = tl.where(count > 0, before + count, 0)
+    begun = block * MOST
+    total = tl.where(count > begun, before + tl.minimum(count, begun + MOST), 0)
+    if prefixes is not None:  # all see it
+        total = tl.where(count > begun, tl.maximum(total, tl.minimum(tl.load(prefixes + b), before + count)), 0)
     row = tl.arange(0, ROWS)
     d = tl.arange(0, BD)
-    query_of = row // GROUP
-    real = query_of < count
+    query_of = begun + row // GROUP
+    mine = row // GROUP < MOST
+    real = mine & (query_of < count)
     at = (b * EACH if EACH > 0 else tl.load(first + b)) + query_of
     lane = head * GROUP + row % GROUP
     query = tl.load(
@@ -171,7 +203,7 @@ def decode_tokens(
     near = 0
     if WINDOW:
         near = tl.minimum(sinks, total)
-        skipped = tl.maximum(before - window + 1, near)
+        skipped = tl.maximum(before + begun - window + 1, near)
     length = near + total - skipped
     each = tl.cdiv(tl.cdiv(length, TOKENS), shares) * TOKENS
     begin = share * each
@@ -219,7 +251,10 @@ def decode_tokens(
         logits = logits * LOG2E
         if slopes is not None:
             logits += slope[:, None] * token[None, :].to(tl.float32)
-        seen = inside[None, :] & (token[None, :] <= place[:, None])
+        seen = token[None, :] <= place[:, None]
+        if prefixes is not None:
+            seen = seen | (token < tl.load(prefixes + b))[None, :]
+        seen = seen & inside[None, :]
         if WINDOW:
             seen = seen & ((token[None, :] > place[:, None] - window) | (token[None, :] < sinks))
         logits = tl.where(seen, logits, float("-inf"))
@@ -242,53 +277,53 @@ def decode_tokens(
         acc = tl.join(tl.join(acc_0, acc_2), tl.join(acc_1, acc_3)).reshape(ROWS, BD)
     if value_scale is not None:
         acc = acc * tl.load(value_scale + head * scale_step)
-    if not SHARED:
+    if BS == 1:
         result = acc * (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
         written = real
         if EACH > 0:  # rows of padding are zeros
-            written = query_of < EACH
+            written = mine & (query_of < EACH)
             result = tl.where(real[:, None], result, 0.0)
         tl.store(
             out + at.to(tl.int64)[:, None] * out_row + lane[:, None] * out_head + d[None, :],
             result.to(out.dtype.element_ty), mask=written[:, None] & (d < D)[None, :],
         )  # fmt: skip
     else:
-        mine = ((b * HEADS + head) * shares + share).to(tl.int64) * ROWS + row
-        tl.store(sums + mine[:, None] * D + d[None, :], acc, mask=real[:, None] & (d < D)[None, :])
-        tl.store(levels + mine * 2, top, mask=real)
-        tl.store(levels + mine * 2 + 1, weight, mask=real)
+        at_sums = (program - share).to(tl.int64) * ROWS
+        kept = at_sums + share * ROWS + row
+        tl.store(sums + kept[:, None] * D + d[None, :], acc, mask=real[:, None] & (d < D)[None, :])
+        tl.store(levels + kept * 2, top, mask=real)
+        tl.store(levels + kept * 2 + 1, weight, mask=real)
+        if counters is not None:
+            tl.debug_barrier()
+            if tl.atomic_add(counters + program // shares, 1, sem="acq_rel") == shares - 1:
+                tl.store(counters + program // shares, 0)
+                for r in tl.range(MOST * GROUP, loop_unroll_factor=4):
+                    join_row(
+                        sums, levels, out, first, b, head, r, begun, count, at_sums, shares, out_row, out_head, EACH,
+                        BS, GROUP, D, BD, ROWS,
+                    )  # fmt: skip
 
 
 @triton.jit
 def join_shares(
     sums, levels, out, first, queries, out_row, out_head,
-    shares, EACH: tl.constexpr, BS: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr,
-    D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
+    shares, blocks, EACH: tl.constexpr, BS: tl.constexpr, MOST: tl.constexpr, GROUP: tl.constexpr,
+    HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program: one query of one head of one sequence, over the BS >= `shares` shares of its tokens."""
+    """One program: one query of one head of one sequence."""
     program = tl.program_id(0)
-    row = program % ROWS
-    head = program // ROWS % HEADS
-    b = program // ROWS // HEADS
+    row = program % (MOST * GROUP)
+    whole = program // (MOST * GROUP)
+    head = whole % HEADS
+    block = blocks - 1 - whole // HEADS % blocks
+    b = whole // HEADS // blocks
     if OVERLAP:
         gdc_wait()
         gdc_launch_dependents()
     count = EACH
     if queries is not None:
         count = tl.load(queries + b)
-    if row // GROUP >= tl.maximum(count, EACH):
-        return
-    share = tl.arange(0, BS)
-    d = tl.arange(0, BD)
-    mine = ((b * HEADS + head) * shares + share).to(tl.int64) * ROWS + row
-    top = tl.load(levels + mine * 2, mask=share < shares, other=float("-inf"))
-    weight = tl.load(levels + mine * 2 + 1, mask=share < shares, other=0.0)
-    best = tl.max(top, 0)
-    factor = tl.exp2(top - tl.where(best == float("-inf"), 0.0, best))
-    part = tl.load(sums + mine[:, None] * D + d[None, :], mask=(share < shares)[:, None] & (d < D)[None, :], other=0.0)
-    total = tl.sum(weight * factor, 0)
-    result = tl.sum(part * factor[:, None], 0) / tl.where(total == 0.0, 1.0, total)
-    result = tl.where(row // GROUP < count, result, 0.0)  # rows of padding are zeros
-    at = ((b * EACH if EACH > 0 else tl.load(first + b)) + row // GROUP).to(tl.int64)
-    lane = head * GROUP + row % GROUP
-    tl.store(out + at * out_row + lane * out_head + d, result.to(out.dtype.element_ty), mask=d < D)
+    join_row(
+        sums, levels, out, first, b, head, row, block * MOST, count, whole.to(tl.int64) * shares * ROWS, shares,
+        out_row, out_head, EACH, BS, GROUP, D, BD, ROWS,
+    )  # fmt: skip

@@ -23,6 +23,7 @@ class Places:
     slots:       `[B]`, rows of the cache or of `table`; None: 0, 1, ...
     table:       `[slots, pages]`, None for a contiguous cache
     indirection: `[batch, beams, P]`, None without beams
+    prefixes:    `[B]`, keys that all queries see; None: causal alone
     """
 
     batch: int
@@ -33,6 +34,7 @@ class Places:
     slots: Tensor | None = None
     table: Tensor | None = None
     indirection: Tensor | None = None
+    prefixes: Tensor | None = None
 
     def capacity(self, cache: Tensor) -> int:
         """Places of a slot."""
