@@ -20,8 +20,11 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = device_of("cuda") if ON_GPU else Device("cuda", frozenset({"sm_90"}), "interpreted", "cpu")
 CASES = {case.name: case for case in OP.cases()}
 # Reduced: all of them run on a device in tests/conformance.
-CHOSEN = ["one_token_each_paged", "few_tokens_each", "neox_paged", "gptj_partial", "cyclic_sinks", "mixed_padded",
-          "rows_each", "rows_each_paged", "rows_each_cyclic", "int8_cache_steps", "int8_cache_by_head"]  # fmt: skip
+CHOSEN = [
+    "one_token_each_paged", "few_tokens_each", "neox_paged", "gptj_partial", "cyclic_sinks", "mixed_padded", "prompts",
+    "prompts_paged", "prompts_in_parts", "prompts_in_parts_int8", "prefix", "rows_each", "rows_each_paged",
+    "rows_each_cyclic", "int8_cache_steps", "int8_cache_by_head",
+]  # fmt: skip
 KERNEL = gpu.KERNELS[0]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..attention_common.gpu import Longest, bind_masked, bind_plain
-from ..attention_common.problem import Problem
+from ..attention_common.problem import Problem, Rule
 from ..call import Bound, Call, Kernel
 from ..gpu_launch import compute_capability, may_overlap, takes_floats
 from .cache import Cache, by_part
@@ -41,22 +41,31 @@ class GpuStep(Step):
     def run(self, given: Given, context: Tensor) -> None:
         """Fills the context `[..., N * D]` and updates the cache."""
         each, cache = rows_each(given, self.attributes), cache_of(given, self.attributes)
-        if cache is not None and each is not None and self._needs_no_counts(given, cache, each):
+        if cache is None or given["encoder_lengths"] is not None:
+            super().run(given, context)
+            return
+        if each is not None and self._needs_no_counts(given, cache, each):
             self._generate(given, cache, self._places(given, each), context)
             return
         rows = rows_of(given, self.attributes)
-        everyone = rows.tokens > 0 and sum(rows.new) == rows.tokens and rows.encoder is None
-        if cache is None or not everyone:
-            super().run(given, context)
-            return
         if not all(self._reads_cache(given, rows, cache, r) for r in range(len(rows)) if rows.new[r]):
             super().run(given, context)
             return
         cache.check(rows.slots, rows.past, rows.new, self.window)
         first, new, past, slots = _on(self.place, rows.first, rows.new, rows.past, rows.slots)
-        tables = (_int32(x, self.place) for x in (cache.table, cache.indirection))
-        places = Places(len(rows), 0, first, new, past, slots, *tables)
-        self._generate(given, cache, places, context, max(rows.new), rows)
+        tables = [_int32(x, self.place) for x in (cache.table, cache.indirection, given["prefix_lengths"])]
+        places = Places(len(rows), each or 0, None if each else first, new, past, slots, *tables)
+        self._generate(given, cache, places, context, rows)
+
+    def _reads_cache(self, given: Given, rows: Rows, cache: Cache, r: int) -> bool:
+        """Whether a sequence is attended to in the cache itself: with any number of new tokens."""
+        if given["relative_attention_bias"] is not None or self.attributes["mask_type"] == "padding":
+            return False
+        if cache.tensor.stride(-1) != 1 or (rows.prefix is not None and self.window):
+            return False
+        total = rows.past[r] + rows.new[r]
+        # Later tokens of the step would have taken places that its first token still sees.
+        return total <= cache.capacity or cache.capacity >= self.window + cache.sinks + rows.new[r] - 1
 
     def _needs_no_counts(self, given: Given, cache: Cache, each: int) -> bool:
         """Whether shapes say that every sequence is attended to in the cache, and the counts lie on the device."""
@@ -74,22 +83,17 @@ class GpuStep(Step):
         past, queries, slots, table, indirection = found
         return Places(qkv.shape[:-1].numel() // each, each, None, queries, past, slots, table, indirection)
 
-    def _generate(
-        self,
-        given: Given,
-        cache: Cache,
-        places: Places,
-        context: Tensor,
-        most: int | None = None,
-        rows: Rows | None = None,
-    ) -> None:
-        """Few tokens of every sequence. `most` of them and their `rows` where the host knows them."""
+    def _generate(self, given: Given, cache: Cache, places: Places, context: Tensor, rows: Rows | None = None) -> None:
+        """New tokens put in place, then attended to; `rows` where the host knows the counts."""
         qkv = given["qkv"]
         assert qkv is not None
         flat = qkv.reshape(-1, qkv.shape[-1])
         query = flat.new_empty(len(flat), self.heads, self.size)
-        if places.batch == 0:
+        if not len(flat):
             return
+        fresh = rows is not None and self._is_fresh(given, rows, cache, places)
+        keys = query.new_empty(len(flat), self.kv_heads, self.size) if fresh else None
+        values = torch.empty_like(keys) if keys is not None and given["qkv_bias"] is not None else None
         scales = (_flat(by_part(cache.to_cache, part)) for part in (0, 1))
         store(
             flat,
@@ -102,16 +106,42 @@ class GpuStep(Step):
             *scales,
             cache.cyclic,
             cache.sinks,
+            keys,
+            values,
             self.overlap,
         )
-        plan = self._plan(most or places.each)
-        # Shapes bound the tokens of a sequence; a cyclic cache forgets what lies behind the window.
-        longest = places.capacity(cache.tensor)
+        out = context.view(query.shape)
+        if fresh:
+            assert rows is not None and keys is not None
+            if values is None:
+                values = flat[:, -self.kv_heads * self.size :].unflatten(-1, (self.kv_heads, self.size))
+            self._attend_to_fresh(places, rows, query, keys, values, out)
+            return
+        # Shapes bound the tokens of a sequence, where the host does not know them.
+        longest, most = places.capacity(cache.tensor), places.each
         if rows is not None:
             longest = max(p + n for p, n in zip(rows.past, rows.new, strict=True))
+            most = max(1, *rows.new)
         scales = (_flat(by_part(cache.from_cache, part)) for part in (0, 1))
         slopes = _flat(given["alibi_slopes"])
-        decode(plan, query, cache.tensor, places, longest, context.view(query.shape), *scales, slopes)
+        decode(self._plan(most), query, cache.tensor, places, longest, out, *scales, slopes)
+
+    def _is_fresh(self, given: Given, rows: Rows, cache: Cache, places: Places) -> bool:
+        """Whether keys and values need not be read from the cache: prompts alone, held as they are."""
+        if any(rows.past) or max(rows.new) <= MOST_QUERIES or places.each or cache.tensor.dtype != given["qkv"].dtype:
+            return False
+        return given["alibi_slopes"] is None and cache.indirection is None and not (self.window and self.sinks)
+
+    def _attend_to_fresh(
+        self, places: Places, rows: Rows, query: Tensor, keys: Tensor, values: Tensor, out: Tensor
+    ) -> None:
+        """Attention over prompts whose keys and values lie side by side."""
+        kind = "causal" if places.prefixes is None else "prefix"
+        left = self.window - 1 if self.window else -1
+        rule = Rule(self.scale, kind, softcap=self.attributes["softcap"], window_left=left)
+        bounds = self._boundaries(rows.new)
+        problem = Problem(rule, query, keys, values, prefix_lengths=places.prefixes, cu_q=bounds, cu_kv=bounds)
+        self._attend(problem, out, max(rows.new), max(rows.new))
 
     def _plan(self, most: int) -> Decode:
         softcap = self.attributes["softcap"]

@@ -20,6 +20,8 @@ def store(
     value_scale: torch.Tensor | None = None,
     cyclic: bool = False,
     sinks: int = 0,
+    keys: torch.Tensor | None = None,
+    values: torch.Tensor | None = None,
     overlap: bool = False,
 ) -> None:
     """Adds the bias, turns queries and keys, writes queries to `query` and keys and values to the cache.
@@ -32,6 +34,7 @@ def store(
         cache: `[slots, 2, Nkv, P, D]` or `[pages, 2, Nkv, page, D]`: floats, int8 or float8_e4m3; None writes queries.
         key_scale, value_scale: float32 `[1]` or `[Nkv]`: a cache of 8 bits holds x * scale.
         cyclic, sinks: places are used again, but for the first ones.
+        keys, values: `[T, Nkv, D]`, contiguous, as query: filled beside the cache. Values need keys, both a cache.
     """
     from .gpu_store_kernel import store_tokens
 
@@ -41,7 +44,7 @@ def store(
     page = 0 if places.table is None or cache is None else cache.shape[3]
     store_tokens[(count, blocks(heads + 2 * kv_heads if cache is not None else heads, block))](
         qkv, bias, angles and angles.cos, angles and angles.sin, places.first, places.queries, places.past,
-        places.slots, places.table, cache, key_scale, value_scale, query, places.batch,
+        places.slots, places.table, cache, key_scale, value_scale, query, keys, values, places.batch,
         *((0, 0) if cache is None else (places.capacity(cache), cache.shape[0])), sinks, qkv.stride(0),
         query.stride(0), *((0, 0, 0, 0) if cache is None else cache.stride()[:4]),
         0 if places.table is None else places.table.stride(0),

@@ -42,7 +42,7 @@ def angles_at(cos, sin, at, pair, PAIRS: tl.constexpr, FINE: tl.constexpr):
 
 @triton.jit
 def store_tokens(
-    qkv, bias, cos, sin, first, queries, past, slots, table, cache, key_scale, value_scale, query,
+    qkv, bias, cos, sin, first, queries, past, slots, table, cache, key_scale, value_scale, query, keys, values,
     batch, capacity, pages, sinks, row, query_row, c_slot, c_part, c_head, c_place, t_slot, scale_step,
     EACH: tl.constexpr, ROWS: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, D: tl.constexpr,
     BD: tl.constexpr, PAIRS: tl.constexpr, HALF: tl.constexpr, BY_TOKEN: tl.constexpr, PAGE: tl.constexpr,
@@ -51,6 +51,7 @@ def store_tokens(
     """One program: BLOCK of the HEADS + 2 KV_HEADS heads of one token.
 
     EACH: rows of `qkv` that each sequence has; 0 where `first` says which is its first (ROWS >= batch is searched).
+    keys, values: `[T, KV_HEADS, D]`, filled side by side as well where they are given.
     cos, sin: float32 `[., PAIRS]`, tables of turns by position, or (BY_TOKEN) a row a token; PAIRS is 0 without a
         rotation.
     """
@@ -126,6 +127,13 @@ def store_tokens(
         number = tl.maximum(head - HEADS, 0)
         is_value = number >= KV_HEADS
         lane = number % KV_HEADS
+        if keys is not None:
+            side = (token.to(tl.int64) * KV_HEADS + lane) * D
+            mine = inside & ((head >= HEADS) & (number < KV_HEADS))[:, None]
+            tl.store(keys + side[:, None] + d[None, :], x.to(keys.dtype.element_ty), mine)
+            if values is not None:
+                mine = inside & is_value[:, None]
+                tl.store(values + side[:, None] + d[None, :], x.to(values.dtype.element_ty), mine)
         scale = tl.full([BLOCK], 1.0, tl.float32)
         if key_scale is not None:
             scale = tl.where(
