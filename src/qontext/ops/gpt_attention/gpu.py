@@ -91,10 +91,10 @@ class GpuStep(Step):
         query = flat.new_empty(len(flat), self.heads, self.size)
         if not len(flat):
             return
-        fresh = rows is not None and self._is_fresh(given, rows, cache, places)
+        fresh = rows is not None and self._is_fresh(given, rows, cache, places, flat.dtype)
         keys = query.new_empty(len(flat), self.kv_heads, self.size) if fresh else None
         values = torch.empty_like(keys) if keys is not None and given["qkv_bias"] is not None else None
-        scales = (_flat(by_part(cache.to_cache, part)) for part in (0, 1))
+        key_scale, value_scale = (_flat(by_part(cache.to_cache, part)) for part in (0, 1))
         store(
             flat,
             query,
@@ -103,7 +103,8 @@ class GpuStep(Step):
             given["qkv_bias"],
             self._angles(rows),
             cache.tensor,
-            *scales,
+            key_scale,
+            value_scale,
             cache.cyclic,
             cache.sinks,
             keys,
@@ -122,13 +123,13 @@ class GpuStep(Step):
         if rows is not None:
             longest = max(p + n for p, n in zip(rows.past, rows.new, strict=True))
             most = max(1, *rows.new)
-        scales = (_flat(by_part(cache.from_cache, part)) for part in (0, 1))
+        key_scale, value_scale = (_flat(by_part(cache.from_cache, part)) for part in (0, 1))
         slopes = _flat(given["alibi_slopes"])
-        decode(self._plan(most), query, cache.tensor, places, longest, out, *scales, slopes)
+        decode(self._plan(most), query, cache.tensor, places, longest, out, key_scale, value_scale, slopes)
 
-    def _is_fresh(self, given: Given, rows: Rows, cache: Cache, places: Places) -> bool:
+    def _is_fresh(self, given: Given, rows: Rows, cache: Cache, places: Places, dtype: torch.dtype) -> bool:
         """Whether keys and values need not be read from the cache: prompts alone, held as they are."""
-        if any(rows.past) or max(rows.new) <= MOST_QUERIES or places.each or cache.tensor.dtype != given["qkv"].dtype:
+        if any(rows.past) or max(rows.new) <= MOST_QUERIES or places.each or cache.tensor.dtype != dtype:
             return False
         return given["alibi_slopes"] is None and cache.indirection is None and not (self.window and self.sinks)
 

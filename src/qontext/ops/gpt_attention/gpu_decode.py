@@ -53,7 +53,6 @@ def decode(
     key_scale: torch.Tensor | None = None,
     value_scale: torch.Tensor | None = None,
     slopes: torch.Tensor | None = None,
-    counters: torch.Tensor | None = None,
 ) -> None:
     """Causal attention of each sequence's last tokens over all of its tokens in the cache, on the device.
 
@@ -85,7 +84,7 @@ def decode(
     tile = tile_for(width, rows, cache.element_size())
     indirection = places.indirection
     decode_tokens[(batch * many * kv_heads * shares,)](
-        query, cache, _words(cache, query.dtype), out, sums, levels, counters, places.first, places.queries,
+        query, cache, _words(cache, query.dtype), out, sums, levels, places.first, places.queries,
         places.past, places.slots, places.prefixes, places.table, indirection, key_scale, value_scale, slopes,
         plan.scale, plan.softcap, places.capacity(cache), cache.shape[0], plan.window, plan.sinks,
         query.stride(0), query.stride(1), out.stride(0), out.stride(1), *cache.stride()[:4],
@@ -97,7 +96,7 @@ def decode(
         "ieee" if query.dtype == torch.float32 else "tf32", plan.overlap,
         num_warps=tile.warps, num_stages=tile.stages, launch_pdl=plan.overlap,
     )  # fmt: skip
-    if shares > 1 and counters is None:
+    if shares > 1:
         join_shares[(batch * many * kv_heads * each * plan.group,)](
             sums, levels, out, places.first, places.queries, out.stride(0), out.stride(1),
             shares, many, places.each, power_of_2(shares), each, plan.group, kv_heads, size, width, rows, plan.overlap,

@@ -58,19 +58,20 @@ def halves_of_words(words, INT8: tl.constexpr):
         return tl.inline_asm_elementwise(
             """
             {
-            .reg .b32 a, b, x, y;
+            .reg .b32 a, b, m, x, y;
+            mov.b32 m, 0x64806480;
             xor.b32 a, $4, 0x80808080;
             xor.b32 b, $5, 0x80808080;
             prmt.b32 x, a, b, 0x5140;
             prmt.b32 y, a, b, 0x7362;
             prmt.b32 a, x, 0x64646464, 0x4140;
             prmt.b32 b, x, 0x64646464, 0x4342;
-            sub.f16x2 $0, a, 0x64806480;
-            sub.f16x2 $1, b, 0x64806480;
+            sub.f16x2 $0, a, m;
+            sub.f16x2 $1, b, m;
             prmt.b32 a, y, 0x64646464, 0x4140;
             prmt.b32 b, y, 0x64646464, 0x4342;
-            sub.f16x2 $2, a, 0x64806480;
-            sub.f16x2 $3, b, 0x64806480;
+            sub.f16x2 $2, a, m;
+            sub.f16x2 $3, b, m;
             }
             """,
             "=r,=r,=r,=r,r,r", [words], dtype=(tl.float16, tl.float16, tl.float16, tl.float16), is_pure=True, pack=2,
@@ -120,34 +121,8 @@ def rows_of_tiles(
 
 
 @triton.jit
-def join_row(
-    sums, levels, out, first, b, head, row, begun, count, at_sums, shares, out_row, out_head, EACH: tl.constexpr,
-    BS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
-    """One query of one head of one sequence, over the BS >= `shares` shares of its tokens."""
-    query_of = begun + row // GROUP
-    if query_of < tl.maximum(count, EACH):
-        share = tl.arange(0, BS)
-        d = tl.arange(0, BD)
-        mine = at_sums + share * ROWS + row
-        there = share < shares
-        top = tl.load(levels + mine * 2, mask=there, other=float("-inf"), cache_modifier=".cg")
-        weight = tl.load(levels + mine * 2 + 1, mask=there, other=0.0, cache_modifier=".cg")
-        shown = there[:, None] & (d < D)[None, :]
-        part = tl.load(sums + mine[:, None] * D + d[None, :], mask=shown, other=0.0, cache_modifier=".cg")
-        best = tl.max(top, 0)
-        factor = tl.exp2(top - tl.where(best == float("-inf"), 0.0, best))
-        total = tl.sum(weight * factor, 0)
-        result = tl.sum(part * factor[:, None], 0) / tl.where(total == 0.0, 1.0, total)
-        result = tl.where(query_of < count, result, 0.0)  # rows of padding are zeros
-        at = ((b * EACH if EACH > 0 else tl.load(first + b)) + query_of).to(tl.int64)
-        lane = head * GROUP + row % GROUP
-        tl.store(out + at * out_row + lane * out_head + d, result.to(out.dtype.element_ty), mask=d < D)
-
-
-@triton.jit
 def decode_tokens(
-    q, cache, words, out, sums, levels, counters, first, queries, past, slots, prefixes, table, indirection,
+    q, cache, words, out, sums, levels, first, queries, past, slots, prefixes, table, indirection,
     key_scale, value_scale, slopes, scale, softcap, capacity, pages, window, sinks,
     q_row, q_head, out_row, out_head, c_slot, c_part, c_head, c_place, t_slot, i_batch, i_beam, beams, scale_step,
     shares, blocks, EACH: tl.constexpr, BS: tl.constexpr, MOST: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr,
@@ -210,6 +185,8 @@ def decode_tokens(
     end = tl.minimum(begin + each, length)
     if key_scale is not None:
         logit_scale = logit_scale * tl.load(key_scale + head * scale_step)
+    if not SOFTCAP:
+        logit_scale = logit_scale * LOG2E
     slope = tl.zeros([ROWS], tl.float32)
     if slopes is not None:
         slope = tl.load(slopes + lane).to(tl.float32) * LOG2E
@@ -247,8 +224,7 @@ def decode_tokens(
         logits = tl.dot(query, tl.trans(key), input_precision=PRECISION) * logit_scale[:, None]
         if SOFTCAP:
             bent = logits / softcap
-            logits = softcap * (1.0 - 2.0 / (tl.exp(2.0 * bent) + 1.0))
-        logits = logits * LOG2E
+            logits = softcap * LOG2E * (1.0 - 2.0 / (tl.exp(2.0 * bent) + 1.0))
         if slopes is not None:
             logits += slope[:, None] * token[None, :].to(tl.float32)
         seen = token[None, :] <= place[:, None]
@@ -288,20 +264,10 @@ def decode_tokens(
             result.to(out.dtype.element_ty), mask=written[:, None] & (d < D)[None, :],
         )  # fmt: skip
     else:
-        at_sums = (program - share).to(tl.int64) * ROWS
-        kept = at_sums + share * ROWS + row
+        kept = program.to(tl.int64) * ROWS + row
         tl.store(sums + kept[:, None] * D + d[None, :], acc, mask=real[:, None] & (d < D)[None, :])
         tl.store(levels + kept * 2, top, mask=real)
         tl.store(levels + kept * 2 + 1, weight, mask=real)
-        if counters is not None:
-            tl.debug_barrier()
-            if tl.atomic_add(counters + program // shares, 1, sem="acq_rel") == shares - 1:
-                tl.store(counters + program // shares, 0)
-                for r in tl.range(MOST * GROUP, loop_unroll_factor=4):
-                    join_row(
-                        sums, levels, out, first, b, head, r, begun, count, at_sums, shares, out_row, out_head, EACH,
-                        BS, GROUP, D, BD, ROWS,
-                    )  # fmt: skip
 
 
 @triton.jit
@@ -310,7 +276,7 @@ def join_shares(
     shares, blocks, EACH: tl.constexpr, BS: tl.constexpr, MOST: tl.constexpr, GROUP: tl.constexpr,
     HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program: one query of one head of one sequence."""
+    """One program: one query of one head of one sequence, over the BS >= `shares` shares of its tokens."""
     program = tl.program_id(0)
     row = program % (MOST * GROUP)
     whole = program // (MOST * GROUP)
@@ -323,7 +289,21 @@ def join_shares(
     count = EACH
     if queries is not None:
         count = tl.load(queries + b)
-    join_row(
-        sums, levels, out, first, b, head, row, block * MOST, count, whole.to(tl.int64) * shares * ROWS, shares,
-        out_row, out_head, EACH, BS, GROUP, D, BD, ROWS,
-    )  # fmt: skip
+    query_of = block * MOST + row // GROUP
+    if query_of >= tl.maximum(count, EACH):
+        return
+    share = tl.arange(0, BS)
+    d = tl.arange(0, BD)
+    mine = (whole.to(tl.int64) * shares + share) * ROWS + row
+    there = share < shares
+    top = tl.load(levels + mine * 2, mask=there, other=float("-inf"))
+    weight = tl.load(levels + mine * 2 + 1, mask=there, other=0.0)
+    best = tl.max(top, 0)
+    factor = tl.exp2(top - tl.where(best == float("-inf"), 0.0, best))
+    part = tl.load(sums + mine[:, None] * D + d[None, :], mask=there[:, None] & (d < D)[None, :], other=0.0)
+    total = tl.sum(weight * factor, 0)
+    result = tl.sum(part * factor[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+    result = tl.where(query_of < count, result, 0.0)  # rows of padding are zeros
+    at = ((b * EACH if EACH > 0 else tl.load(first + b)) + query_of).to(tl.int64)
+    lane = head * GROUP + row % GROUP
+    tl.store(out + at * out_row + lane * out_head + d, result.to(out.dtype.element_ty), mask=d < D)
