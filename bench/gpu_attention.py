@@ -149,7 +149,7 @@ class Bench:
         case = self.case
         attributes = {"num_heads": case.heads, "layout": "T (three N D)", "kind": case.kind}
         longest = torch.tensor(self.longest, dtype=torch.int32)
-        inputs = [self.qkv, None, None, None, self.cu, longest, None, None, None]
+        inputs = [self.qkv, None, None, None, self.cu, longest, None]
         call = call_of(OP, inputs, attributes, (True, False, False), device_of("cuda"))
         if kernel.supports(call) is not None:
             return

@@ -54,7 +54,8 @@ def qkv_to_context(site: Site) -> Results:
     packed = bool(site.integer("var_seqlen", 0, (0, 1))) if version in (2, 5) else False
     # Only an INT8 plan reads these.
     site.integer("use_int8_scale_max", 1, (0, 1))
-    settings: dict[str, Any] = {"num_heads": heads, "probs_scale": site.number("dq_probs", 1 / 127)}
+    site.number("dq_probs", 1 / 127)
+    settings: dict[str, Any] = {"num_heads": heads}
     qkv = site.needed(0, "qkv")
     shape = site.shape(qkv, "qkv")
     fused = shape[1 if packed else 2] if len(shape) == (4 if packed else 5) else None
