@@ -12,9 +12,7 @@ def body(call: Call) -> str | None:
     return body_with(call, _on_levels, call.attributes["dq_probs"])
 
 
-def _on_levels(
-    s: Statements, call: Call, query: str, key: str, value: str, side: Side
-) -> tuple[str, str, str]:
+def _on_levels(s: Statements, call: Call, query: str, key: str, value: str, side: Side) -> tuple[str, str, str]:
     """Query, key and value `[B, N, S, D]` in float32, as their bytes stand for them."""
     qkv, given = call.inputs[0], call.input(QKV_SCALE)
     assert qkv is not None

@@ -55,8 +55,9 @@ def _bind(call: Call) -> Bound:
         quant_attention_tiles[(tiles * sizes.heads * sizes.batch,)](
             *operands, *bounds_of(problem), tiles, length, length, *positions_of(problem), problem.rule.scale, *strides,
             inputs[QKV_SCALE], inputs[CONTEXT_SCALE], step, sizes.heads, sizes.groups, sizes.size,
-            max(sizes.block, _FEWEST), rows, 64 if sizes.size <= 128 else 32, positional(problem), last_to_last(problem),
-            stored, found, three, step > 0, bounded, overlap, num_warps=4, num_stages=2, launch_pdl=overlap,
+            max(sizes.block, _FEWEST), rows, 64 if sizes.size <= 128 else 32, positional(problem),
+            last_to_last(problem), stored,
+            found, three, step > 0, bounded, overlap, num_warps=4, num_stages=2, launch_pdl=overlap,
         )  # fmt: skip
         return out[0]
 

@@ -2,8 +2,8 @@
 
 One program computes BM queries of one head and runs over the keys twice, in tiles of BN. The first pass finds what the
 bytes of probabilities are counted from: each row's largest logit, and where they are steps of the normalised
-probability, the sum of exponentials too. The second makes the bytes and adds up the values. Products of bytes are exact,
-so both passes see the same logits.
+probability, the sum of exponentials too. The second makes the bytes and adds up the values. Products of bytes are
+exact, so both passes see the same logits.
 
 Floats become bytes as they are read: rows of Q and K by the largest magnitude of the row, V by that of its sequence and
 head, or all by scales that are given. Divisions are rounded as IEEE 754 says, so that bytes are those of the reference.
@@ -82,7 +82,7 @@ def logits_of(
     D: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr, POSITIONAL: tl.constexpr,
     STORED: tl.constexpr, GIVEN: tl.constexpr, THREE: tl.constexpr,
 ):  # fmt: skip
-    """Logits in base 2 of the keys from `first` on, -inf where hidden; by_row: scales of the queries with all factors."""
+    """Logits in base 2 of the keys from `first` on, -inf where hidden; by_row: scales of queries with all factors."""
     column = tl.arange(0, BN)
     x = load_rows(at + tl.cast(first, tl.int64) * k_row, k_row, valid - first, column, tl.arange(0, BD), D, BD, False)
     key, scale = byte_rows(x, scales, 1, STORED, GIVEN, THREE)
@@ -189,11 +189,9 @@ def quant_attention_tiles(
         held = rounded(tl.minimum(tl.exp2(logits - level[:, None]) * units[:, None], 127.0, tl.PropagateNan.ALL))
         sums += tl.sum(held, 1)
         skip = tl.cast(first, tl.int64) * v_row
-        x = load_rows(from_v + skip, v_row, valid - first, column, tl.arange(0, BD), D, BD, False)
-        if STORED:
-            value = x
-        else:
-            value = bytes_by(x.to(tl.float32), inverse[:, None])
+        value = load_rows(from_v + skip, v_row, valid - first, column, tl.arange(0, BD), D, BD, False)
+        if not STORED:
+            value = bytes_by(value.to(tl.float32), inverse[:, None])
         acc = tl.dot(held.to(tl.int8), value, acc, out_dtype=tl.int32)
     if BY_STEP:
         context = acc.to(tl.float32) * (dq_probs + sums * 0)[:, None]

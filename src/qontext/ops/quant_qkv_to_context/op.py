@@ -27,13 +27,15 @@ OP = Op(
             "|three",
             "float32",
             optional=True,
-            doc="Q, K, V = byte * scale, one for all or one each; without it every row of Q and K gets its own from its "
-            "largest magnitude, and V one for each sequence and head",
+            doc="Q, K, V = byte * scale, one for all or one each; without it every row of Q and K gets its own from "
+            "its largest magnitude, and V one for each sequence and head",
         ),
         Param("context_scale", "", "float32", optional=True, doc="the context is int8: context = byte * context_scale"),
     ),
     outputs=(
-        Param("context", "...", _CONTEXT, doc="as QKVToContext; int8 with 'context_scale', float32 from bytes without it"),
+        Param(
+            "context", "...", _CONTEXT, doc="as QKVToContext; int8 with 'context_scale', float32 from bytes without it"
+        ),
     ),
     attributes=(
         *FLOAT_OP.attributes,
@@ -41,15 +43,16 @@ OP = Op(
             "dq_probs",
             float,
             0.0,
-            doc="probability = byte * dq_probs, 1/127 in TensorRT; 0: the largest of each row becomes 127 and its bytes "
-            "add up to 1, so that rows over many keys do not vanish",
+            doc="probability = byte * dq_probs, 1/127 in TensorRT; 0: the largest of each row becomes 127 and its "
+            "bytes add up to 1, so that rows over many keys do not vanish",
         ),
         Attribute(
             "use_int8_scale_max",
             bool,
             False,
-            doc="with 'dq_probs' and 'qkv_scale': exponentials may be taken from the largest logit that bytes can give, "
-            "127^2 times the scales, instead of each row's largest; done where none can leave float32, so that only "
+            doc="with 'dq_probs' and 'qkv_scale': exponentials may be taken from the largest logit that bytes can "
+            "give, 127^2 times the scales,"
+            " instead of each row's largest; done where none can leave float32, so that only "
             "the time changes",
         ),
     ),
