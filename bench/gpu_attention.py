@@ -32,7 +32,8 @@ from qontext.ops.device import device_of
 from qontext.ops.gpu_facts import gpu_facts
 from qontext.plugins.conformance import kernels_of
 
-OP = BY_NAME["QKVToContext"]
+OP, QUANT = BY_NAME["QKVToContext"], BY_NAME["QuantQKVToContext"]
+IN_BYTES = 0.04  # relative error that bytes may make of attention over normal numbers
 Run = Callable[[], Any]
 
 
@@ -126,14 +127,14 @@ class Bench:
                 done.append(one[0].transpose(0, 1))
         return torch.cat(done)
 
-    def measure(self, name: str, run: Run, result: Callable[[], torch.Tensor]) -> None:
+    def measure(self, name: str, run: Run, result: Callable[[], torch.Tensor], allowed: float | None = None) -> None:
         """Checks the result `[T, N, D]` of one call, then times it; a failure is a row too."""
         row: dict[str, Any] = {"case": self.case.name, "kernel": name}
         try:
             run()
             error = relative_rms(result(), self.want)
             row["error"] = error
-            if not error <= from_torch(self.case.dtype).tolerance:
+            if not error <= (allowed or from_torch(self.case.dtype).tolerance):
                 row["failed"] = f"relative error {error:.2e}"
             else:
                 row["ms"] = graph_ms(run)
@@ -158,6 +159,41 @@ class Bench:
         self.measure(
             name or kernel.name, lambda: bound(inputs, [out, None, None]), lambda: out.unflatten(1, (case.heads, -1))
         )
+
+    def in_bytes(self) -> None:
+        """Attention over bytes: made of floats by scales that are found or given, and bytes in and out."""
+        case = self.case
+        if case.dtype == torch.float32:
+            return
+        scale = self.qkv.abs().max().float() / 127
+        stored = (self.qkv.float() / scale).round().to(torch.int8)
+        by = self.want.abs().max() / 127
+        shared = {"num_heads": case.heads, "layout": "T (three N D)", "kind": case.kind}
+        variants: list[tuple[str, torch.Tensor, torch.Tensor | None, torch.Tensor | None, dict[str, Any]]] = [
+            ("scales found", self.qkv, None, None, {}),
+            ("scales given", self.qkv, scale, None, {}),
+            ("bytes in and out", stored, scale, by, {}),
+            ("bytes in and out, dq_probs", stored, scale, by, {"dq_probs": 1 / 127}),
+            ("the same with use_int8_scale_max", stored, scale, by, {"dq_probs": 1 / 127, "use_int8_scale_max": True}),
+        ]
+        longest = torch.tensor(self.longest, dtype=torch.int32)
+        for name, qkv, qkv_scale, context_scale, more in variants:
+            inputs = [qkv, None, None, None, self.cu, longest, None, qkv_scale, context_scale]
+            call = call_of(QUANT, inputs, {**shared, **more}, (True,), device_of("cuda"))
+            kernel = kernels_of(QUANT, "cuda")[0]
+            if kernel.supports(call) is not None:
+                continue
+            dtype = torch.int8 if context_scale is not None else case.dtype
+            out = torch.empty(self.want.flatten(1).shape, dtype=dtype, device="cuda")
+            bound = kernel.bind(call)
+
+            def shown(out: torch.Tensor = out, scaled: bool = context_scale is not None) -> torch.Tensor:
+                wide = out.float() * by if scaled else out
+                return wide.unflatten(1, (case.heads, -1))
+
+            # Steps of 1/127 lose rows over many keys: their error says how much, and is no reason to leave them out.
+            allowed = 2.0 if more else IN_BYTES
+            self.measure(f"{kernel.name}, {name}", lambda b=bound, i=inputs, o=out: b(i, [o]), shown, allowed)
 
     def peers(self) -> None:
         """What PyTorch has: padded kernels where lengths are equal, its packed ones everywhere."""
@@ -242,6 +278,7 @@ def main() -> None:
         bench = Bench(case)
         for kernel in kernels_of(OP, "cuda"):
             bench.ours(kernel)
+        bench.in_bytes()
         if options.tiles:
             bench.tiles()
         if not options.no_peers:

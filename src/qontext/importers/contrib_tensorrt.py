@@ -2,8 +2,8 @@
 
 Their tensors have the length first, `[S, B, E, 1, 1]` when padded and `[T, E, 1, 1]` when packed (`var_seqlen`); the
 two axes of 1 come from convolutions that stood in for linear layers. Attention in INT8 multiplies bytes by the scales
-that its attributes state, else by scales that are found at run time: those of a plan are not in the graph. Norms in INT8
-are refused.
+that its attributes state, else by scales that are found at run time: those of a plan are not in the graph. Norms in
+INT8 are refused.
 
 Source: https://github.com/NVIDIA/TensorRT/tree/main/plugin (the interfaces and their documentation).
 """

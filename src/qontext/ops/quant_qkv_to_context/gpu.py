@@ -1,7 +1,7 @@
 """QuantQKVToContext on the GPU: a Triton kernel straight from the projection, padded and packed."""
 
 from ..attention_common.gpu import Sizes, bounds_of, last_to_last, operands_of, positional, positions_of
-from ..attention_common.gpu_choice import needs_masks, refusal
+from ..attention_common.gpu_choice import Tile, needs_masks, refusal
 from ..attention_common.layouts import CONTEXT_OF, heads_of, is_packed
 from ..call import Bound, Call, Kernel, Result, Tensors
 from ..gpu_launch import blocks, may_overlap
@@ -30,6 +30,11 @@ def _supports(call: Call) -> str | None:
     )
 
 
+def tile_for(size: int, queries: int) -> Tile:
+    """Tile sizes for heads of `size` and sequences of up to `queries`."""
+    return Tile(_SHORT if queries <= _SHORT else 64, 64 if size <= 128 else 32, 4, 2)
+
+
 def _bind(call: Call) -> Bound:
     from .gpu_kernel import quant_attention_tiles
 
@@ -49,15 +54,15 @@ def _bind(call: Call) -> Bound:
         problem = problem_of(inputs[:7], attributes)
         length = int(inputs[5]) if packed and inputs[5] is not None else problem.query.shape[1]
         sizes = Sizes.of(problem)
-        rows = _SHORT if length <= _SHORT else 64
-        tiles = blocks(length, rows)
+        tile = tile_for(sizes.size, length)
+        tiles = blocks(length, tile.queries)
         operands, strides = operands_of(problem, context)
         quant_attention_tiles[(tiles * sizes.heads * sizes.batch,)](
             *operands, *bounds_of(problem), tiles, length, length, *positions_of(problem), problem.rule.scale, *strides,
             inputs[QKV_SCALE], inputs[CONTEXT_SCALE], step, sizes.heads, sizes.groups, sizes.size,
-            max(sizes.block, _FEWEST), rows, 64 if sizes.size <= 128 else 32, positional(problem),
-            last_to_last(problem), stored,
-            found, three, step > 0, bounded, overlap, num_warps=4, num_stages=2, launch_pdl=overlap,
+            max(sizes.block, _FEWEST), tile.queries, tile.keys, positional(problem), last_to_last(problem), stored,
+            found, three, step > 0, bounded, overlap,
+            num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,
         )  # fmt: skip
         return out[0]
 
