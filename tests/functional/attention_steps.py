@@ -159,7 +159,7 @@ class Run:
         return pairs
 
     def wanted(self, tokens, as_held=False):
-        """Attention over whole sequences in float64; `as_held`: keys and values rounded as an 8-bit cache holds them."""
+        """Attention over whole sequences in float64; `as_held`: on keys and values as an 8-bit cache rounds them."""
         s, a = self.s, self.s.arguments
         position = a.get("position_embedding_type", PositionEmbeddingType.learned_absolute)
         rope = position.is_rope()
