@@ -278,7 +278,7 @@ def test_a_batch_like_one_before_is_checked_by_its_numbers(model):
     other["input_ids"][1, 2] = 100
     with pytest.raises(InputError, match=r"holds 100 at \[1, 2\]"):
         engine.run(other)
-    with pytest.raises(DTypeError, match="expected torch.int64"):
+    with pytest.raises(DTypeError, match="expected torch"):
         engine.run({"input_ids": good["input_ids"].float()})
     # A view of the same shape that is not contiguous is not the batch before.
     turned = torch.randint(0, 100, (5, 2)).t()
