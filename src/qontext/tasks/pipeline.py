@@ -85,6 +85,21 @@ class Pipeline:
         """One array of output `name` for each text, cut to its own length where the output has a length axis."""
         return [r[name] for r in self.run_outputs(pieces, (name,), progress)]
 
+    def run_rows(
+        self, pieces: Iterable[Sequence[Tokens]], name: str, count: int, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Output `name`, one row for each of `count` texts, `[count, ...]`."""
+        rows: np.ndarray | None = None
+        for (indices, _), outputs in in_flight(self.engine, self._batches(pieces), (name,)):
+            batch = outputs[name]
+            if rows is None:
+                rows = np.empty((count, *batch.shape[1:]), batch.dtype)
+            rows[indices] = batch
+            if progress is not None:
+                progress(len(indices))
+        assert rows is not None, "no texts"
+        return rows
+
     def run_outputs(
         self, pieces: Iterable[Sequence[Tokens]], names: Sequence[str], progress: Progress | None = None
     ) -> list[dict[str, np.ndarray]]:
@@ -130,7 +145,8 @@ class Pipeline:
             given["attention_mask"] = real.astype(np.int64)
         if "token_type_ids" in names:
             given["token_type_ids"] = np.zeros(real.shape, np.int64)
-            given["token_type_ids"][real] = _flat(t.type_ids for t in texts)
+            if any(t.type_ids for t in texts):
+                given["token_type_ids"][real] = _flat(t.type_ids or (0,) * len(t.ids) for t in texts)
         return given
 
 

@@ -16,7 +16,7 @@ _MASKS = re.compile(r"\[mask\]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a model reads of one tokenised text: the id and the type of each token."""
+    """What a model reads of one tokenised text: the id and the type of each token; no types where all of them are 0."""
 
     ids: Sequence[int]
     type_ids: Sequence[int]
@@ -72,6 +72,7 @@ class Tokenizer:
             self.pad_id = pad
         self.mask_id = self._special(config, "mask", ("[MASK]", "<mask>"))
         self.mask_token = None if self.mask_id is None else self._backend.id_to_token(self.mask_id)
+        self._has_types = self._types_of_single_texts()
 
     def _special(self, config: Mapping[str, Any], name: str, usual: Sequence[str]) -> int | None:
         for token in (config.get(f"{name}_token"), *usual):
@@ -79,6 +80,14 @@ class Tokenizer:
             if found is not None:
                 return int(found)
         return None
+
+    def _types_of_single_texts(self) -> bool:
+        """Whether a text that is no pair may have types other than 0: they are those of a template."""
+        try:
+            with _refusing("the tokenizer cannot take the text"):
+                return any(self._backend.encode("a").type_ids)
+        except TokenizerError:
+            return True  # one without a piece for unknown words
 
     @property
     def vocabulary(self) -> int:
@@ -110,7 +119,8 @@ class Tokenizer:
     def tokens(self, texts: Sequence[str], max_length: int | None = None) -> list[Tokens]:
         """The same without what only people need (offsets, words), several times faster for many short texts."""
         with _refusing("the tokenizer cannot take the text"):
-            found = [Tokens(e.ids, e.type_ids) for e in self._backend.encode_batch_fast([_clean(t) for t in texts])]
+            backs = self._backend.encode_batch_fast([_clean(t) for t in texts])
+            found = [Tokens(e.ids, e.type_ids if self._has_types else ()) for e in backs]
         if max_length is None:
             return found
         long = [i for i, tokens in enumerate(found) if len(tokens.ids) > max_length]
