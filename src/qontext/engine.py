@@ -30,7 +30,7 @@ from .quant.recipe import Recipe
 from .runtime.executor import Observe
 from .runtime.executors import executor_for
 from .runtime.gpu_executor import GpuExecutor
-from .runtime.inputs import check_right_padded, prepare_inputs
+from .runtime.inputs import Inputs, check_right_padded
 from .runtime.magnitudes import near_overflow
 from .runtime.outputs import at, to_numpy
 from .runtime.packed import as_one_row, token_outputs
@@ -63,6 +63,10 @@ class Engine:
         self.tokenizer = tokenizer
         self.input_rules = dict(inputs)
         graphs = compiled.settings.graphs
+        encode = compiled.programs["encode"]
+        most = compiled.settings.max_tokens
+        self._inputs = Inputs(encode, self.input_rules, most, self.max_length)
+        self._row_inputs = Inputs(encode, self.input_rules, most, None)
         self._executors = {key: executor_for(program, graphs) for key, program in compiled.programs.items()}
         native.steady_allocator()
         self._generator: Generator | None = None
@@ -115,13 +119,12 @@ class Engine:
             InputError, ShapeError, DTypeError: naming the input, what it got and what was expected.
             DeviceError: the GPU has too little memory for this batch, or reports a fault.
         """
-        program = self.compiled.programs["encode"]
         if self.compiled.states and "attention_mask" in inputs:
             check_right_padded(inputs["attention_mask"])
         if lengths is not None:
             outputs = self._packed(inputs, lengths)
             return self._handed_out(outputs, inputs, output_device)
-        prepared = prepare_inputs(program, self.input_rules, inputs, self.settings.max_tokens, self.max_length)
+        prepared = self._inputs.prepare(inputs)
         if any(t.numel() == 0 for t in prepared.tensors.values()):
             outputs = self._nothing(prepared.tensors)
         else:
@@ -213,7 +216,7 @@ class Engine:
         """Outputs of a packed batch."""
         program = self.compiled.programs["encode"]
         row, found = as_one_row(program, self.input_rules, inputs, lengths, self.max_length)
-        prepared = prepare_inputs(program, self.input_rules, row, self.settings.max_tokens, None)
+        prepared = self._row_inputs.prepare(row)
         if not len(found.token_index):
             raise InputError("run: packed input without a token")
         outputs = self._executors["encode"].run_packed(prepared.tensors, found, prepared.check)

@@ -48,6 +48,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.new)
 
+    @property
+    def written(self) -> tuple[list[int], list[int]]:
+        """Tokens of each sequence that the cache holds before the step, and that it holds besides after it.
+
+        Of cross attention it holds the encoder outputs, wherever the queries are.
+        """
+        return (self.past, self.new) if self.encoder is None else ([0] * len(self), self.encoder)
+
     def token_index(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of every new token: its flat row, its position, its slot; int64 [sum of new]."""
         new = torch.tensor(self.new, dtype=torch.int64)
@@ -95,8 +103,9 @@ def rows_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -
         new = [each] * count if query_lengths is None else _numbers("query_lengths", query_lengths)
         if any(n > each for n in new):
             raise InputError(f"query_lengths is {_shown(new)}, but qkv is padded to {each} tokens a sequence")
-        if tokens != each * len(new):
-            raise InputError(f"qkv has {tokens} rows, {each} for each of {len(new)} sequences make {each * len(new)}")
+        if len(new) != count or count * each != tokens:
+            rows = f"{count} rows" if qkv.dim() == 3 else f"{tokens} tokens, {each} for each"
+            raise InputError(f"query_lengths has {len(new)} numbers, but qkv is padded and has {rows}")
         first = [r * each for r in range(count)]
     zero = [0] * len(new)
     numbers = {
@@ -107,7 +116,46 @@ def rows_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -
         if values is not None and len(values) != len(new):
             raise InputError(f"{name} has {len(values)} numbers for {len(new)} sequences")
     past, slots = numbers["past_lengths"] or zero, numbers["slots"] or list(range(len(new)))
-    return Rows(first, new, past, slots, numbers["prefix_lengths"], numbers["encoder_lengths"], tokens)
+    rows = Rows(first, new, past, slots, numbers["prefix_lengths"], numbers["encoder_lengths"], tokens)
+    _check_encoder(rows, given["cross_qkv"])
+    _check_positions(rows, given["relative_attention_bias"])
+    return rows
+
+
+def _check_encoder(rows: Rows, source: Tensor | None) -> None:
+    """Raises InputError when encoder outputs are shorter than their lengths say."""
+    if source is None or rows.encoder is None:
+        return
+    tokens = source.shape[:-1].numel()
+    if encoder_is_packed(source, rows):
+        if sum(rows.encoder) != tokens:
+            raise InputError(
+                f"encoder_lengths is {_shown(rows.encoder)}, {sum(rows.encoder)} tokens in all, but cross_qkv holds "
+                f"{tokens} packed tokens"
+            )
+    elif source.shape[0] != len(rows) or max(rows.encoder, default=0) > source.shape[1]:
+        raise InputError(
+            f"encoder_lengths is {_shown(rows.encoder)}, but cross_qkv has {source.shape[0]} rows of "
+            f"{source.shape[1]} tokens"
+        )
+
+
+def _check_positions(rows: Rows, table: Tensor | None) -> None:
+    """Raises InputError when a table of biases by position is too short for a sequence."""
+    if table is None or table.dim() != 3:
+        return
+    queries = max((p + n for p, n in zip(rows.past, rows.new, strict=True)), default=0)
+    keys = queries if rows.encoder is None else max(rows.encoder, default=0)
+    if queries > table.shape[1] or keys > table.shape[2]:
+        raise InputError(
+            f"relative_attention_bias is for {table.shape[1]} queries and {table.shape[2]} keys, the longest sequence "
+            f"has {queries} queries and {keys} keys"
+        )
+
+
+def encoder_is_packed(source: Tensor, rows: Rows) -> bool:
+    """Whether encoder outputs stand one after the other: [T, W], or [1, T, W] for several sequences."""
+    return source.dim() == 2 or (source.shape[0] == 1 and len(rows) > 1)
 
 
 def cache_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -> Cache | None:
