@@ -1,6 +1,6 @@
 """Times our GPU attention kernels against PyTorch's on one GPU; every kernel is checked against float32 first.
 
-Usage: PYTHONPATH=src python3 bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--no-peers] [--flashinfer WORD ...] [--tiles]
+Usage: python bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--no-peers] [--flashinfer WORD ...] [--tiles]
 
 The rate counts useful work: 4 * N * D operations for each query and key of the same sequence that attend (half of them
 when causal), padding and masked parts of tiles not at all. Each figure is the median of CUDA graph replays.
