@@ -69,8 +69,8 @@ def _row(
 def by_kernel(steps: Sequence[StepProfile], ceilings: Ceilings, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
     """Steps summed up by operator, kernel and shape of the result, those that take most time first.
 
-    `tuned_us` is what the planner measured where it chose at this very size: small kernels in a chain of their own kind,
-    which shows them as they run in a graph.
+    `tuned_us` is what the planner measured where it chose at this very size: small kernels in a chain, which shows them
+    as they run in a graph.
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for one in steps:
