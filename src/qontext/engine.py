@@ -10,8 +10,8 @@ import torch
 
 from . import native
 from .builder.compile import Compiled, Settings, check_settings, compile_model
-from .builder.precision import EIGHT_BITS
 from .builder.engine_file import Facts, read_engine, write_engine
+from .builder.precision import EIGHT_BITS
 from .builder.tune import Tuner
 from .calibration.cache import Calibration, model_hash
 from .calibration.calibrate import calibrate as run_calibration
@@ -29,8 +29,9 @@ from .ops.declare import Op
 from .ops.device import device_of
 from .quant.recipe import Recipe
 from .runtime.executor import Observe
-from .runtime.gpu_executor import GpuExecutor, executor_for
-from .runtime.inputs import check_right_padded, prepare_inputs
+from .runtime.executors import executor_for
+from .runtime.gpu_executor import GpuExecutor
+from .runtime.inputs import Inputs, check_right_padded
 from .runtime.magnitudes import near_overflow
 from .runtime.outputs import at, to_numpy
 from .runtime.packed import as_one_row, token_outputs
@@ -63,6 +64,10 @@ class Engine:
         self.tokenizer = tokenizer
         self.input_rules = dict(inputs)
         graphs = compiled.settings.graphs
+        encode = compiled.programs["encode"]
+        most = compiled.settings.max_tokens
+        self._inputs = Inputs(encode, self.input_rules, most, self.max_length)
+        self._row_inputs = Inputs(encode, self.input_rules, most, None)
         self._executors = {key: executor_for(program, graphs) for key, program in compiled.programs.items()}
         native.steady_allocator()
         self._generator: Generator | None = None
@@ -115,13 +120,12 @@ class Engine:
             InputError, ShapeError, DTypeError: naming the input, what it got and what was expected.
             DeviceError: the GPU has too little memory for this batch, or reports a fault.
         """
-        program = self.compiled.programs["encode"]
         if self.compiled.states and "attention_mask" in inputs:
             check_right_padded(inputs["attention_mask"])
         if lengths is not None:
             outputs = self._packed(inputs, lengths)
             return self._handed_out(outputs, inputs, output_device)
-        prepared = prepare_inputs(program, self.input_rules, inputs, self.settings.max_tokens, self.max_length)
+        prepared = self._inputs.prepare(inputs)
         if any(t.numel() == 0 for t in prepared.tensors.values()):
             outputs = self._nothing(prepared.tensors)
         else:
@@ -134,14 +138,12 @@ class Engine:
     def generator(self) -> Generator:
         """What generates: the loop over the programs "prefill" and "decode" with its caches.
 
-        Raises ArgumentError for a model that is no decoder, or on a device that has no generation yet.
+        Raises ArgumentError for a model that is no decoder.
         """
         if not self.compiled.states:
             raise ArgumentError(f"generate: {self.name} is no decoder (task {self.task or 'unknown'})")
         if self._generator is None:
             prefill, decode = self._executors["prefill"], self._executors["decode"]
-            if isinstance(prefill, GpuExecutor) or isinstance(decode, GpuExecutor):
-                raise ArgumentError(f"generate: engines for {self.device} do not generate yet; build with device='cpu'")
             vocabulary = int(self.config["vocabulary"])
             self._generator = Generator(prefill, decode, self.compiled.states, self.max_length, vocabulary)
         return self._generator
@@ -215,7 +217,7 @@ class Engine:
         """Outputs of a packed batch."""
         program = self.compiled.programs["encode"]
         row, found = as_one_row(program, self.input_rules, inputs, lengths, self.max_length)
-        prepared = prepare_inputs(program, self.input_rules, row, self.settings.max_tokens, None)
+        prepared = self._row_inputs.prepare(row)
         if not len(found.token_index):
             raise InputError("run: packed input without a token")
         outputs = self._executors["encode"].run_packed(prepared.tensors, found, prepared.check)
@@ -247,8 +249,11 @@ class Engine:
 
     @property
     def graphs(self) -> dict[str, Any]:
-        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when a GPU engine has none."""
-        executor = self._executors["encode"]
+        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when a GPU engine has none.
+
+        Those of "decode" where the model is a decoder.
+        """
+        executor = self._executors["decode" if self.compiled.states else "encode"]
         if not isinstance(executor, GpuExecutor):
             return {"reason": "", "steps": 0, "captured": []}
         held = 0 if executor.graphs.reason else executor.parts.core
@@ -345,8 +350,8 @@ def build(
         packing: remove padding where the model allows it.
         tune: time rival kernels on this machine (seconds); False takes the first that can run.
         graphs: on a GPU, capture CUDA graphs over bucketed sizes, each on the first batch that needs it.
-        keep: layers that stay in float32 whatever the precision (with int8 and fp8: in the type of the rest), by name: a module
-            of the model or a node; `*` stands for anything.
+        keep: layers that stay in float32 whatever the precision (with int8 and fp8: in the type of the rest), by name:
+            a module of the model or a node; `*` stands for anything.
         calibration: inputs as for `run`, one batch or several. A build in fp16 runs them in float32 first, and layers
             whose results come near the largest number of fp16 (or go beyond) stay in float32. A build in int8 searches
             smoothing factors on them and compares its results with those in float32; one in fp8 compares, and on a GPU

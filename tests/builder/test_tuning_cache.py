@@ -38,15 +38,15 @@ def test_rows_are_added_to_what_is_there():
         b"{",
         b"[]",
         b'"text"',
-        b'{"version": 1}',
+        b'{"version": 2}',
         b'{"version": 99, "machine": "m", "timings": {}}',
-        b'{"version": 1, "machine": "other", "timings": {}}',
-        b'{"version": 1, "machine": "m", "timings": []}',
-        b'{"version": 1, "machine": "m", "timings": {"call": [["k"]]}}',
-        b'{"version": 1, "machine": "m", "timings": {"call": [["k", "1.0"]]}}',
-        b'{"version": 1, "machine": "m", "timings": {"call": [[1, 1.0]]}}',
-        b'{"version": 1, "machine": "m", "timings": {"call": [["k", true]]}}',
-        b'{"version": 1, "machine": "m", "timings": {"call": {}}}',
+        b'{"version": 2, "machine": "other", "timings": {}}',
+        b'{"version": 2, "machine": "m", "timings": []}',
+        b'{"version": 2, "machine": "m", "timings": {"call": [["k"]]}}',
+        b'{"version": 2, "machine": "m", "timings": {"call": [["k", "1.0"]]}}',
+        b'{"version": 2, "machine": "m", "timings": {"call": [[1, 1.0]]}}',
+        b'{"version": 2, "machine": "m", "timings": {"call": [["k", true]]}}',
+        b'{"version": 2, "machine": "m", "timings": {"call": {}}}',
     ],
 )
 def test_damaged_files_are_told_and_ignored_and_replaced(content):
@@ -90,4 +90,4 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
 def test_files_hold_plain_json(folder):
     write_timings("m", ROWS)
     held = json.loads(tuning_cache._file("m").read_text())
-    assert held == {"version": 1, "machine": "m", "timings": ROWS}
+    assert held == {"version": 2, "machine": "m", "timings": ROWS}

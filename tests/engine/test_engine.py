@@ -267,3 +267,20 @@ def test_a_steady_state_has_hardly_any_page_faults(model):
             engine.run(inputs)
         faults.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
     assert min(faults) < 10
+
+
+def test_a_batch_like_one_before_is_checked_by_its_numbers(model):
+    engine = qx.build(model, tune=False)
+    good = {"input_ids": torch.randint(0, 100, (2, 5))}
+    first = engine.run(good)["last_hidden_state"]
+    assert torch.equal(engine.run(good)["last_hidden_state"], first)
+    other = {"input_ids": good["input_ids"].clone()}
+    other["input_ids"][1, 2] = 100
+    with pytest.raises(InputError, match=r"holds 100 at \[1, 2\]"):
+        engine.run(other)
+    with pytest.raises(DTypeError, match="expected torch"):
+        engine.run({"input_ids": good["input_ids"].float()})
+    # A view of the same shape that is not contiguous is not the batch before.
+    turned = torch.randint(0, 100, (5, 2)).t()
+    same = engine.run({"input_ids": turned.contiguous()})["last_hidden_state"]
+    assert torch.equal(engine.run({"input_ids": turned})["last_hidden_state"], same)

@@ -57,8 +57,7 @@ def kernels_of(call):
         (SelfAttention, torch.float16),
         (Heads, torch.float16),
         (Heads, torch.float32),
-        # cuBLAS takes a float32 product of 24 columns with two kernels more, and so eight in all.
-        pytest.param(SelfAttention, torch.float32, marks=pytest.mark.xfail(strict=True)),
+        (SelfAttention, torch.float32),
     ],
 )
 def test_a_masked_layer_runs_in_four_kernels_at_most(layer, dtype):

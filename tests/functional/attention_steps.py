@@ -158,14 +158,20 @@ class Run:
             pairs.append((out[row], self.wanted(self.history[r][beam])[-1]))
         return pairs
 
-    def wanted(self, tokens):
-        """Attention over whole sequences in float64."""
+    def wanted(self, tokens, as_held=False):
+        """Attention over whole sequences in float64; `as_held`: on keys and values as an 8-bit cache rounds them."""
         s, a = self.s, self.s.arguments
         position = a.get("position_embedding_type", PositionEmbeddingType.learned_absolute)
         rope = position.is_rope()
         given = dict.fromkeys(p.name for p in OP.inputs)
         given["qkv"] = tokens.double()[None]
         given["qkv_bias"] = None if self.bias is None else self.bias.double()
+        if as_held:
+            given["past"] = torch.zeros(1, 2, s.groups, len(tokens), s.size).to(s.cache)
+            given["past_lengths"] = torch.zeros(1, dtype=torch.int32)
+            if self.bias is not None:  # what is rounded to 8 bits is the sum in the dtype of both
+                given["qkv"], given["qkv_bias"] = (tokens + self.bias).double()[None], None
+            given |= {name: self.scales[name] for name in ("kv_orig_quant_scale", "kv_quant_orig_scale")}
         given["alibi_slopes"] = a.get("alibi_slopes")
         given["relative_attention_bias"] = a.get("relative_attention_bias")
         mask = a.get("mask_type", AttentionMaskType.causal)
@@ -193,6 +199,48 @@ class Run:
         context, _ = OP.reference(*given.values(), **attributes)
         return context[0]
 
+    def held(self, r, beam, tokens):
+        """What the cache holds of a beam, read place by place: keys and values [tokens, Nkv, D] in float64."""
+        page, at = self.cache.shape[3], torch.arange(tokens)
+        source = torch.full_like(at, beam)
+        if self.indirection is not None:
+            source[:-1] = self.indirection[r, beam, : tokens - 1]
+        pages = r * self.s.beams + source if self.table is None else self.table[r, source, at // page].long()
+        return self.cache[pages, :, :, at % page].double().unbind(1)
+
+    def projected(self, tokens):
+        """Keys, turned by their positions, and values [tokens, Nkv, D] in float64, without the operator's code.
+
+        Keys are None with a scaled rotary embedding.
+        """
+        s, a = self.s, self.s.arguments
+        tokens = tokens.double() if self.bias is None else tokens.double() + self.bias.double()
+        _, k, v = tokens.split([s.heads * s.size, s.groups * s.size, s.groups * s.size], -1)
+        k, v = (x.unflatten(-1, (s.groups, s.size)).clone() for x in (k, v))
+        position, turned = a.get("position_embedding_type"), a.get("rotary_embedding_dim", 0)
+        if not turned:
+            return k, v
+        if a.get("rotary_embedding_scale_type", RotaryScalingType.none) != RotaryScalingType.none:
+            return None, v
+        for i in range(turned // 2):
+            near = position == PositionEmbeddingType.rope_gptj
+            x, y = (2 * i, 2 * i + 1) if near else (i, i + turned // 2)
+            angle = torch.arange(len(k)).double() * a.get("rotary_embedding_base", 1e4) ** (-2 * i / turned)
+            cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+            k[..., x], k[..., y] = k[..., x] * cos - k[..., y] * sin, k[..., y] * cos + k[..., x] * sin
+        return k, v
+
+
+CONTENT = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}  # rounding of the cache's dtype
+
+
+def check_content(run):
+    """The cache holds keys and values of every beam, no more rounded than its dtype rounds."""
+    for r, beams in enumerate(run.history):
+        for beam, tokens in enumerate(beams):
+            for got, want in zip(run.held(r, beam, len(tokens)), run.projected(tokens), strict=True):
+                assert want is None or relative_rms(got, want) <= CONTENT[run.s.dtype]
+
 
 def check(setting, factor=1.0):
     """The context step and all steps after it equal the full re-run, within the tolerance of the dtype."""
@@ -201,6 +249,8 @@ def check(setting, factor=1.0):
     pairs = run.context()
     for _ in range(STEPS):
         pairs += run.step()
+    if not setting.arguments.get("window"):
+        check_content(run)
     errors = [relative_rms(got, want) for got, want in pairs]
     assert max(errors) <= allowed, f"relative error {max(errors):.2e}, allowed {allowed:.2e}"
     return run

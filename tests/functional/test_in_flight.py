@@ -8,7 +8,7 @@ from attention_steps import OP, Run, Setting
 
 from qontext.dtypes import relative_rms
 from qontext.errors import ArgumentError, DTypeError, InputError, QontextError, ShapeError
-from qontext.functional import AttentionMaskType, PositionEmbeddingType, gpt_attention
+from qontext.functional import AttentionMaskType, PositionEmbeddingType, RotaryScalingType, gpt_attention
 from qontext.quant.mode import QuantMode
 
 ROPE = {"position_embedding_type": PositionEmbeddingType.rope_gpt_neox, "rotary_embedding_dim": 16}
@@ -89,17 +89,32 @@ def call(**changes):
 
 POOL = torch.zeros(5, 2, 4, 4, 8)
 INT8 = torch.zeros(2, 2, 4, 6, 8, dtype=torch.int8)
+EIGHT_BITS = {
+    "past_key_value": INT8,
+    "kv_cache_quant_mode": QuantMode.INT8_KV_CACHE,
+    "kv_orig_quant_scale": torch.ones(1),
+    "kv_quant_orig_scale": torch.ones(1),
+}
+BEAMS = {
+    "tensor": torch.ones(4, 1, 96),
+    "past_key_value": torch.zeros(4, 2, 4, 6, 8),
+    "cache_indirection": torch.zeros(2, 2, 6, dtype=torch.int32),
+    "host_request_types": torch.ones(2, dtype=torch.int32),
+    "context_lengths": torch.tensor([1, 1]),
+    "host_past_key_value_lengths": torch.tensor([2, 2]),
+    "sequence_length": torch.tensor([3, 3]),
+}
 BAD = {
     "no slopes": ({"position_embedding_type": PositionEmbeddingType.alibi}, "alibi_slopes is None; .* needs them"),
     "slopes alone": ({"alibi_slopes": torch.ones(4)}, "alibi_slopes is given, but position_embedding_type is learned"),
     "packed without sum": (
         {"tensor": torch.ones(1, 4, 96), "host_context_lengths": torch.tensor([3, 2])},
-        r"query_lengths is \[3, 2\], 5 tokens in all, but qkv holds 4 packed tokens",
+        r"context_lengths is \[3, 2\], 5 tokens in all, but tensor holds 4 packed tokens",
     ),
     "not packed": ({"host_context_lengths": torch.tensor([3, 2])}, "with host_context_lengths it is packed"),
     "odd rotary": (
         {"position_embedding_type": PositionEmbeddingType.rope_gptj, "rotary_embedding_dim": 5},
-        "rotary_dim is 5, position 'rope_gptj' needs an even number",
+        "rotary_embedding_dim is 5, position_embedding_type 'rope_gptj' needs an even number",
     ),
     "pages alone": ({"past_key_value": None, "kv_cache_block_pointers": torch.zeros(2, 1)}, "pages need their pool"),
     "int8 without scales": (
@@ -116,31 +131,31 @@ BAD = {
     ),
     "beyond the cache": (
         {"host_past_key_value_lengths": torch.tensor([0, 5]), "sequence_length": torch.tensor([3, 7])},
-        "sequence 1 has 5 tokens in the cache and 2 new ones, the cache holds 6",
+        "sequence 1 has 5 tokens in the cache and 2 new ones, past_key_value holds 6",
     ),
     "no pages": (
         {"past_key_value": POOL[:0], "kv_cache_block_pointers": torch.zeros(2, 1, dtype=torch.int32)},
-        "'past' has no pages",
+        "past_key_value has no pages",
     ),
     "unknown page": (
         {"past_key_value": POOL, "kv_cache_block_pointers": torch.tensor([[1], [5]])},
-        r"block_table of sequence 1 names page 5 for its tokens from 0; the cache has 5 pages",
+        r"kv_cache_block_pointers of sequence 1 names page 5 for its tokens from 0; the cache has 5 pages",
     ),
     "too few pages": (
         {
             "past_key_value": POOL, "kv_cache_block_pointers": torch.tensor([[1], [2]]),
             "host_past_key_value_lengths": torch.tensor([2, 0]), "sequence_length": torch.tensor([5, 2]),
         },
-        r"the cache holds 4 \(1 pages of 4\)",
+        r"past_key_value holds 4 \(1 pages of 4\)",
     ),
     "other pages for values": (
         {"past_key_value": POOL, "kv_cache_block_pointers": torch.tensor([[[[1], [2]]], [[[3], [3]]]])},
         "its third axis, keys and values, names the same page twice",
     ),
-    "wrong width": ({"tensor": torch.ones(2, 3, 95)}, r"input 'qkv' has 95 columns, it needs .* = 96"),
+    "wrong width": ({"tensor": torch.ones(2, 3, 95)}, r"input tensor has 95 columns, it needs .* = 96"),
     "wrong rank": ({"tensor": torch.ones(3, 96)}, r"tensor has shape \[3, 96\], it needs \[B, S, W\]"),
-    "wrong cache": ({"past_key_value": torch.zeros(2, 2, 3, 6, 8)}, r"'past' has shape \[2, 2, 3, 6, 8\], it needs"),
-    "wrong type": ({"tensor": torch.ones(2, 3, 96, dtype=torch.float64)}, "input 'qkv' is float64"),
+    "wrong cache": ({"past_key_value": torch.zeros(2, 2, 3, 6, 8)}, r"past_key_value has shape \[2, 2, 3, 6, 8\], it"),
+    "wrong type": ({"tensor": torch.ones(2, 3, 96, dtype=torch.float64)}, "input tensor is float64"),
     "wrong kind of lengths": ({"context_lengths": torch.ones(2)}, r"context_lengths is torch.float32 \[2\]"),
     "no types": ({"host_request_types": None}, "host_request_types is None"),
     "unknown type": ({"host_request_types": torch.tensor([0, 2])}, "host_request_types of sequence 1 is 2"),
@@ -162,15 +177,86 @@ BAD = {
             "position_embedding_type": PositionEmbeddingType.rope_gptj, "rotary_embedding_dim": 4,
             "rotary_embedding_scale": 2.0,
         },
-        "rotary_factor is 2.0, but rotary_scaling is 'none'",
+        "rotary_embedding_scale is 2.0, but rotary_embedding_scale_type is 'none'",
     ),
-    "sinks without window": ({"sink_tokens": 2}, "sinks is 2, but window is 0"),
+    "sinks without window": ({"sink_tokens": 2}, "sink_tokens is 2, but window is 0"),
     "short table": (
         {
             "position_embedding_type": PositionEmbeddingType.relative, "max_distance": 8,
             "relative_attention_bias": torch.ones(4, 6, 6),
         },
         r"with max_distance 8 it needs \[num_heads, buckets\]",
+    ),
+    "no tensor": ({"tensor": None}, "tensor is a NoneType, expected a torch.Tensor"),
+    "heads": ({"num_kv_heads": 3}, "num_heads is 4, which is no multiple of num_kv_heads 3"),
+    "head size": ({"hidden_size_per_head": 300}, "hidden_size_per_head is 300, allowed are 1 to 256"),
+    "no scaling": ({"q_scaling": float("nan")}, "q_scaling is nan, it has to be a number larger than 0"),
+    "rotary alone": ({"rotary_embedding_dim": 4}, "rotary_embedding_dim is 4, but position_embedding_type is learned"),
+    "scaling alone": (
+        {"rotary_embedding_scale_type": RotaryScalingType.linear},
+        "rotary_embedding_scale_type is .*linear.*, but position_embedding_type is learned_absolute",
+    ),
+    "base": (
+        {
+            "position_embedding_type": PositionEmbeddingType.rope_gptj, "rotary_embedding_dim": 4,
+            "rotary_embedding_base": 0.5,
+        },
+        "rotary_embedding_base is 0.5, it has to be larger than 1",
+    ),
+    "untrained": (
+        {
+            "position_embedding_type": PositionEmbeddingType.rope_gptj, "rotary_embedding_dim": 4,
+            "rotary_embedding_scale_type": RotaryScalingType.dynamic, "rotary_embedding_scale": 2.0,
+            "rotary_embedding_max_positions": 0,
+        },
+        "rotary_embedding_max_positions is 0, rotary_embedding_scale_type 'dynamic' needs the trained length",
+    ),
+    "distance alone": ({"max_distance": 5}, "max_distance is 5, but position_embedding_type is learned_absolute"),
+    "table too short": (
+        {"position_embedding_type": PositionEmbeddingType.relative, "relative_attention_bias": torch.ones(4, 2, 2)},
+        "relative_attention_bias is for 2 queries and 2 keys, the longest sequence has 3 queries and 3 keys",
+    ),
+    "slopes of other heads": (
+        {"position_embedding_type": PositionEmbeddingType.alibi, "alibi_slopes": torch.ones(3)},
+        r"'alibi_slopes' has shape \[3\], it needs \[4\]",
+    ),
+    "bias": ({"qkv_bias": torch.ones(95)}, r"'qkv_bias' has shape \[95\], it needs \[96\]"),
+    "no mode": ({"kv_cache_quant_mode": "int8"}, "kv_cache_quant_mode is 'int8', expected a QuantMode"),
+    "scale of nothing": (
+        {**EIGHT_BITS, "kv_orig_quant_scale": torch.zeros(1)},
+        r"kv_orig_quant_scale holds \[0.0\], scales are numbers larger than 0",
+    ),
+    "one scale": ({**EIGHT_BITS, "kv_quant_orig_scale": None}, "kv_quant_orig_scale is None; an 8-bit cache needs"),
+    "scales of other heads": ({**EIGHT_BITS, "kv_orig_quant_scale": torch.ones(3)}, "'kv_orig_quant_scale' has shape"),
+    "beams without a row": (BEAMS | {"tensor": torch.ones(2, 1, 96)}, "tensor has 2 rows, .* asks for 4"),
+    "unknown beam": (
+        BEAMS | {"cache_indirection": torch.full((2, 2, 6), 2)},
+        "cache_indirection of sequence 0 names beam 2 of token 0; there are 2 beams, allowed are 0 to 1",
+    ),
+    "no beam": (BEAMS | {"cache_indirection": torch.full((2, 2, 6), -1)}, "names beam -1 of token 0"),
+    "beams of others": (BEAMS | {"cache_indirection": torch.zeros(3, 2, 6).int()}, r"shape \[3, 2, 6\], it needs"),
+    "beams in floats": (BEAMS | {"cache_indirection": torch.zeros(2, 2, 6)}, "cache_indirection is torch.float32"),
+    "short beams": (BEAMS | {"cache_indirection": torch.zeros(2, 2, 1).int()}, "cache_indirection is for 2 x 2 slots"),
+    "beams and window": (BEAMS | {"window": 3}, "window is 3 and 'cache_indirection' is given"),
+    "window": ({"window": -1}, "window is -1"),
+    "cap": ({"logits_soft_cap": -1.0}, "logits_soft_cap is -1.0"),
+    "negative past": (
+        {"host_past_key_value_lengths": torch.tensor([-1, 0])}, r"host_past_key_value_lengths is \[-1, 0\]",
+    ),
+    "table of one row": (
+        {"past_key_value": POOL, "kv_cache_block_pointers": torch.zeros(1, 1).int()},
+        "slots of sequence 1 is 1; kv_cache_block_pointers has rows 0 to 0",
+    ),
+    "lengths that do not add up": (
+        {"sequence_length": torch.tensor([3, 3])},
+        "sequence_length of sequence 1 is 3, but 0 tokens are in the cache and context_lengths brings 2",
+    ),
+    "longer than the encoder's": (
+        {
+            "do_cross_attention": True, "mask_type": AttentionMaskType.padding, "cross_qkv": torch.ones(2, 5, 96),
+            "cross_qkv_length": 5, "encoder_input_lengths": torch.tensor([6, 5]),
+        },
+        r"encoder_input_lengths is \[6, 5\], but cross_qkv has 2 rows of 5 tokens",
     ),
 }  # fmt: skip
 
@@ -205,17 +291,25 @@ def test_every_argument_of_the_original_is_there_in_its_place():
     assert list(inspect.signature(gpt_attention).parameters)[: len(wanted)] == wanted
 
 
-def test_eight_bit_caches_follow_the_formula_exactly():
-    """q = sat8(round(x * orig_quant)), the numbers beyond the range saturated."""
-    scale = torch.tensor([40.0])
-    x = torch.linspace(-6, 6, 2 * 3 * 96).view(2, 3, 96)
-    cache = torch.zeros(2, 2, 4, 6, 8, dtype=torch.int8)
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("by_head", [False, True], ids=["one_scale", "by_head"])
+def test_eight_bit_caches_follow_the_formula_exactly(kind, dtype, by_head):
+    """q = sat8(round(x * orig_quant)), and x * orig_quant saturated at 448: in floats of 32 bits, whatever x is."""
+    held, mode, factor = {
+        "int8": (torch.int8, QuantMode.INT8_KV_CACHE, 40.0),
+        "fp8": (torch.float8_e4m3fn, QuantMode.FP8_KV_CACHE, 100.0),
+    }[kind]
+    scale = factor + torch.arange(8.0).view(2, 4) if by_head else torch.tensor([factor])
+    x = torch.linspace(-6, 6, 2 * 3 * 96).view(2, 3, 96).to(dtype)
+    cache = torch.zeros(2, 2, 4, 6, 8, dtype=held)
     call(
         tensor=x, past_key_value=cache, kv_orig_quant_scale=scale, kv_quant_orig_scale=1 / scale,
-        kv_cache_quant_mode=QuantMode.INT8_KV_CACHE,
+        kv_cache_quant_mode=mode,
     )  # fmt: skip
     keys, values = x[0, :, 32:64].view(3, 4, 8), x[0, :, 64:].view(3, 4, 8)
     for part, source in ((0, keys), (1, values)):
-        want = (source * 40).round().clamp(-128, 127).to(torch.int8)
-        assert torch.equal(cache[0, part, :, :3], want.transpose(0, 1))
+        scaled = source.float() * (scale[part, :, None] if by_head else scale)
+        want = scaled.round().clamp(-128, 127) if kind == "int8" else scaled.clamp(-448, 448)
+        assert torch.equal(cache[0, part, :, :3].float(), want.to(held).float().transpose(0, 1))
     assert OP.updates == {"present": "past"}

@@ -68,6 +68,33 @@ def gpu_latency(record: Record) -> str:
     return "\n\n".join([grid(head, rows), _builds(record)])
 
 
+def gpu_steps(record: Record) -> str:
+    """Encoders on a GPU by kernel: those that take most of each case."""
+    head = ["kernel (result)", "steps", "us", "TFLOP/s", "TB/s", "tuned us", "least us"]
+    parts = []
+    for row in record["rows"]:
+        lines = [
+            [
+                f"{k['op']}: {k['kernel']} ({k['shape']})",
+                str(k["count"]),
+                f"{k['us']:.1f}",
+                f"{k['flops'] / k['us'] / 1e6:.0f}",
+                f"{k['bytes'] / k['us'] / 1e6:.2f}",
+                f"{k['tuned_us']:.1f}" if "tuned_us" in k else "-",
+                f"{k['least_us']:.1f}",
+            ]
+            for k in row["kernels"]
+            if k["us"] > 0.01 * row["steps_us"]
+        ]
+        graph = f", the graph {row['graph_us']:.0f} us" if "graph_us" in row else ""
+        total = f"**{row['case']}**: steps {row['steps_us']:.0f} us one by one{graph}, least {row['least_us']:.0f} us."
+        parts += [total, grid(head, lines)]
+    products = ", ".join(f"{name} {rate:.0f}" for name, rate in record["product_tflops"].items())
+    said = "Steps are launched one by one. Tuned: as the planner timed them, small ones in a chain. "
+    said += f"Least: of bytes at {record['copy_tb_per_s']:.2f} TB/s and operations at TFLOP/s of {products}."
+    return "\n\n".join([said, *parts])
+
+
 def gpu_attention(record: Record) -> str:
     """Attention on a GPU: useful TFLOP/s of every kernel."""
     cases = list(dict.fromkeys(r["case"] for r in record["rows"]))
@@ -179,6 +206,7 @@ Table = Callable[[Record], str]
 TABLES: Sequence[tuple[str, str, Table]] = (
     ("gpu-encoders", "Encoders on a GPU against peers", gpu_encoders),
     ("gpu-latency", "Latency of encoders on a GPU", gpu_latency),
+    ("gpu-steps", "Encoders on a GPU by kernel", gpu_steps),
     ("gpu-attention", "Attention on a GPU", gpu_attention),
     ("gpu-decode", "Attention of the generation phase on a GPU", gpu_decode),
     ("embed-throughput", "The embed pipeline", throughput),

@@ -25,6 +25,7 @@ from ..ops.infer import Inference
 from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
 from ..packing.remove_padding import PackingReport, remove_padding
+from ..quant.attention import attention_nodes, quantise_attention
 from ..quant.linears import quantise_linears
 from ..quant.recipe import QuantLayer, Recipe, int8_share
 from ..quant.results import hold_results
@@ -205,7 +206,7 @@ def compile_model(
 
     Args:
         overflowing: nodes whose results are too large for the precision, with the largest magnitude that was seen.
-        recipe: how to quantise when the precision is int8 or fp8; without one, all layers with scales found at run time.
+        recipe: how to quantise when the precision is int8 or fp8; without one, all layers with scales of every row.
     Raises:
         ArgumentError, DeviceError, PluginError: settings that cannot be used.
         GraphError: a graph that breaks a rule or that nothing can run.
@@ -322,23 +323,30 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> 
     if kind is None:
         return []
     asked = asked_to_stay(graph, settings.keep)
-    linear = {str(n.name) for n in graph if n.op_type == "Linear"}
-    idle = [w for w in settings.keep if not linear & asked_to_stay(graph, [w]).keys()]
+    named = {str(n.name) for n in graph if n.op_type == "Linear"}
+    if recipe.attention:
+        named |= {str(n.name) for n in attention_nodes(graph)}
+    idle = [w for w in settings.keep if not named & asked_to_stay(graph, [w]).keys()]
     if idle:
-        problems = [f"{w!r} names no linear layer, and nothing else becomes {settings.precision}" for w in idle]
+        what = "linear layer or attention" if recipe.attention else "linear layer"
+        problems = [f"{w!r} names no {what}, and nothing else becomes {settings.precision}" for w in idle]
         raise ArgumentError(all_problems("build: keep", problems))
     place = device_of(settings.device).torch
-    layers = quantise_linears(graph, replace(recipe, kept={**recipe.kept, **asked}, kind=kind, place=place))
+    recipe = replace(recipe, kept={**recipe.kept, **asked}, kind=kind, place=place)
+    layers = quantise_linears(graph, recipe)
+    attention = quantise_attention(graph, recipe) if recipe.attention else []
     on_a_gpu = parse_device(settings.device)[0] != "cpu"
     held = hold_results(graph, layers) if on_a_gpu and not settings.apart else 0
-    for layer in layers:
+    for layer in (*layers, *attention):
         if layer.kept:
             say(f"stays in {settings.floats}: {layer.name} ({layer.kept})")
     done = sum(not layer.kept for layer in layers)
     say(f"{settings.precision}: {done} of {len(layers)} linear layers, {int8_share(layers):.1%} of their operations")
     if on_a_gpu:
         say(f"{held} of them read eight bits that the operator in front has written")
-    return layers
+    if recipe.attention:
+        say(f"int8: {sum(not layer.kept for layer in attention)} of {len(attention)} attentions")
+    return [*layers, *attention]
 
 
 def fixed_operands(ops: Mapping[str, Op]) -> Callable[[ir.Node, int], bool]:

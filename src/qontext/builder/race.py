@@ -71,7 +71,7 @@ def race_on_gpu(runs: Sequence[tuple[str, Run]], repeats: int) -> tuple[dict[str
             raise
         except Exception as error:  # a compiler says no in many ways
             failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    cache = torch.empty(2 * _cache_bytes(), dtype=torch.uint8, device="cuda")
+    cache = torch.empty(2 * cache_bytes(), dtype=torch.uint8, device="cuda")
     marks: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name, _, _ in alive}
     for _ in range(repeats):
         for name, run, cycles in alive:
@@ -87,6 +87,7 @@ def race_on_gpu(runs: Sequence[tuple[str, Run]], repeats: int) -> tuple[dict[str
     return times, failures
 
 
-def _cache_bytes() -> int:
+def cache_bytes() -> int:
+    """Of the second-level cache of the current GPU."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     return int(getattr(properties, "L2_cache_size", 0)) or 64 << 20

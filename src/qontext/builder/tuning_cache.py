@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Rows = dict[str, list[list[str | float]]]
-VERSION = 1
+VERSION = 2
 
 
 def cache_folder() -> Path:

@@ -18,6 +18,7 @@ from .watch import Runner
 
 Batch = Mapping[str, Any]
 Made = TypeVar("Made", bound=Runner)
+_PARTS = ("linear", "attention")
 _LENGTH = 16  # of made-up input
 
 
@@ -33,6 +34,7 @@ class QuantOptions:
                  holds
     method, percentile: of static scales that are made of samples; None takes the percentile, and for fp8, where a wide
                  range costs nothing, all that was seen
+    quantise:    what multiplies bytes: "linear" layers, and "attention" too
     """
 
     activations: str | None = None
@@ -40,6 +42,7 @@ class QuantOptions:
     max_error: float | None = None
     method: str | None = None
     percentile: float = 99.99
+    quantise: tuple[str, ...] = ("linear",)
 
     def method_for(self, precision: str) -> str:
         """How static scales of a precision are made of samples."""
@@ -58,6 +61,11 @@ def check_options(
             f"activations is 'none' with precision {settings.precision!r} on {settings.device!r}; layers with int8 "
             "weights alone run on the CPU"
         )
+    unknown = [part for part in options.quantise if part not in _PARTS]
+    if unknown or "linear" not in options.quantise:
+        problems.append(f"quantise is {options.quantise!r}, allowed: ('linear',) and ('linear', 'attention')")
+    elif options.activations == "none" and "attention" in options.quantise:
+        problems.append("quantise names 'attention', whose operands are activations, but activations is 'none'")
     ranges = calibration is not None and any(r.low or r.high for r in calibration.layers.values())
     if options.activations == "tensor" and not ranges and not samples:
         problems.append("activations is 'tensor', but there is no calibration to take static scales from")
@@ -132,6 +140,7 @@ def quantised_engine(
     recipe = Recipe() if calibration is None else recipe_of(calibration, static, kind)
     if alone:
         recipe = Recipe(weights_only=True)
+    recipe = replace(recipe, attention="attention" in options.quantise)
     if not smooth:
         recipe = replace(recipe, smoothing={})
     if floats is None:
@@ -153,9 +162,8 @@ def _within(
     def tried(kept: Mapping[str, str]) -> tuple[Made, Comparison]:
         engine = make(settings, replace(recipe, kept={**recipe.kept, **kept}))
         found = compare(floats, engine, samples, settings.precision)
-        log(
-            f"{settings.precision} against float on {sequences(samples)} sequences: error {found.error:.3g}, {len(kept)} layers kept"
-        )
+        said = f"{settings.precision} against float on {sequences(samples)} sequences"
+        log(f"{said}: error {found.error:.3g}, {len(kept)} layers kept")
         return engine, found
 
     engine, found = tried({})
@@ -164,6 +172,7 @@ def _within(
         taken_apart = engine if settings.device == "cpu" else make(replace(settings, tune=False, apart=True), recipe)
         costs = sensitivity(floats, taken_apart, samples[0])
         order = sorted(costs, key=lambda name: -costs[name])
+        what = "layers and attentions" if recipe.attention else "linear layers"
         reasons = {n: f"alone it moves the results by {costs[n]:.2g}; the budget is {most:g}" for n in order}
         too_few, enough, count = 0, None, 1
         while enough is None:
@@ -173,8 +182,9 @@ def _within(
                 enough = (count, *candidate)
             elif count == len(order):
                 raise AccuracyError(
-                    f"max_error {most:g} cannot hold: with all {count} linear layers in {settings.floats} the error is "
-                    f"{candidate[1].error:.3g} (in {settings.precision} {first.error:.3g}); allow more, or build in fp32"
+                    f"max_error {most:g} cannot hold: with all {count} {what} in {settings.floats} the error "
+                    f"is {candidate[1].error:.3g} (in {settings.precision} {first.error:.3g}); allow more, or build in "
+                    "fp32"
                 )
             else:
                 too_few, count = count, count * 2

@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 
-from ..errors import ArgumentError, InputError, ShapeError, all_problems
+from ..errors import ArgumentError, all_problems
 from ..ops.gpt_attention.op import OP
 from ..quant.mode import QuantMode
+from .arguments import meaningless, named_as_arguments, presence, quantised
+from .requests import Requests, page_table
 from .vocabulary import AttentionMaskType, PositionEmbeddingType, RotaryScalingType
 
 Tensor = Any  # torch.Tensor, or a value of a network under construction
@@ -97,24 +99,27 @@ def gpt_attention(
     Raises:
         ArgumentError, ShapeError, DTypeError, InputError: one sentence a problem, naming the argument.
     """
-    quantised = QuantMode(0) if kv_cache_quant_mode is None else QuantMode(kv_cache_quant_mode)
     cross = bool(do_cross_attention)
-    problems = _presence(locals()) + _quantised(quantised, past_key_value, kv_orig_quant_scale, kv_quant_orig_scale)
-    problems += _beyond(locals())
+    given = locals()
+    problems = presence(given)
+    if not problems:
+        mode = QuantMode(kv_cache_quant_mode or 0)
+        problems = quantised(mode, past_key_value, kv_orig_quant_scale, kv_quant_orig_scale)
+        problems += meaningless(given)
     if problems:
         raise ArgumentError(all_problems("gpt_attention", problems))
-    rows = _Rows(tensor, sequence_length, host_past_key_value_lengths, context_lengths, host_request_types)
-    rows.check(max_context_length, packed=host_context_lengths is not None, contexts=host_context_lengths)
-    beams = 1 if cache_indirection is None else cache_indirection.shape[1]
-    rows.expand(beams, cross)
+    rows = Requests(tensor, sequence_length, host_past_key_value_lengths, context_lengths, host_request_types)
+    assert max_context_length is not None
+    rows.check(max_context_length, host_context_lengths is not None, host_context_lengths, cross)
+    rows.expand(rows.beams(cache_indirection), cross)
     position = position_embedding_type
     cached = past_key_value is not None
-    given: dict[str, Any] = {
+    operands: dict[str, Any] = {
         "past": past_key_value,
-        "past_lengths": _int32(rows.past) if cached and not cross else None,
+        "past_lengths": _int32(rows.past) if cached else None,
         "query_lengths": _int32(rows.new),
         "slots": _int32(rows.slots) if cached else None,
-        "block_table": None if kv_cache_block_pointers is None else _page_table(kv_cache_block_pointers),
+        "block_table": None if kv_cache_block_pointers is None else page_table(kv_cache_block_pointers),
         "cache_indirection": None if cache_indirection is None else rows.indirection(cache_indirection),
         "kv_orig_quant_scale": kv_orig_quant_scale,
         "kv_quant_orig_scale": kv_quant_orig_scale,
@@ -124,14 +129,14 @@ def gpt_attention(
     }
     if mask_type == AttentionMaskType.bidirectional:
         prefix = torch.as_tensor(context_lengths).long() - 1
-        given["prefix_lengths"] = _int32(prefix.clamp_min(0)[rows.sequence].tolist())
+        operands["prefix_lengths"] = _int32(prefix.clamp_min(0)[rows.sequence].tolist())
     if cross:
-        given["cross_qkv"] = cross_qkv
-        given["encoder_lengths"] = _int32(torch.as_tensor(encoder_input_lengths)[rows.sequence].tolist())
+        operands["cross_qkv"] = cross_qkv
+        operands["encoder_lengths"] = _int32(torch.as_tensor(encoder_input_lengths)[rows.sequence].tolist())
     qkv = tensor if not rows.packed else tensor.reshape(-1, tensor.shape[-1])
     context, present = _both(
         qkv,
-        given,
+        operands,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_size=hidden_size_per_head,
@@ -166,185 +171,15 @@ _POSITIONS = {
 
 
 def _both(qkv: Tensor, given: dict[str, Any], **attributes: Any) -> tuple[Tensor, Tensor]:
-    if given["past"] is None:
-        return OP(qkv, **given, **attributes), None
-    context, present = OP(qkv, **given, **attributes, outputs=("context", "present"))
-    return context, present
-
-
-def _presence(given: dict[str, Any]) -> list[str]:
-    """Arguments that miss their partner."""
-    problems = [
-        f"{name} is None; {why}"
-        for name, why in (
-            ("host_request_types", "it says which sequences are in context (0) and generation (1) phase"),
-            ("sequence_length", "it says how many tokens each sequence has after this step"),
-            ("context_lengths", "it says how many tokens each prompt has"),
-        )
-        if given[name] is None
-    ]
-    longest = given["max_context_length"]
-    if not isinstance(longest, int) or isinstance(longest, bool):
-        problems.append(f"max_context_length is {longest!r}, it has to be a number (int)")
-    if given["past_key_value"] is not None and given["host_past_key_value_lengths"] is None:
-        problems.append("host_past_key_value_lengths is None; a cache needs the tokens that are in it before this step")
-    if given["kv_cache_block_pointers"] is not None and given["past_key_value"] is None:
-        problems.append("kv_cache_block_pointers is given, but past_key_value is None; pages need their pool")
-    if given["cross"]:
-        if given["encoder_input_lengths"] is None:
-            problems.append("encoder_input_lengths is None; cross attention needs the tokens of each encoder output")
-        if given["cross_qkv"] is not None and given["cross_qkv_length"] is None:
-            problems.append("cross_qkv_length is None; cross_qkv needs the length of the longest encoder output")
-    else:
-        problems += [
-            f"{name} is given, but do_cross_attention is False"
-            for name in ("cross_qkv", "cross_qkv_length", "encoder_input_lengths")
-            if given[name] is not None
-        ]
-    return problems
-
-
-def _beyond(given: dict[str, Any]) -> list[str]:
-    """Arguments with values that mean nothing."""
-    problems = []
-    position, slopes = given["position_embedding_type"], given["alibi_slopes"]
-    if not isinstance(position, PositionEmbeddingType):
-        return [f"position_embedding_type is {position!r}, expected a PositionEmbeddingType"]
-    if position.is_alibi() and slopes is None:
-        problems.append(f"alibi_slopes is None; position_embedding_type {position.name} needs them")
-    if not position.is_alibi() and slopes is not None:
-        problems.append(f"alibi_slopes is given, but position_embedding_type is {position.name}")
-    if not isinstance(given["rotary_embedding_scale_type"], RotaryScalingType):
-        problems.append(
-            f"rotary_embedding_scale_type is {given['rotary_embedding_scale_type']!r}, expected a RotaryScalingType"
-        )
-    if given["mask_type"] not in list(AttentionMaskType):
-        problems.append(f"mask_type is {given['mask_type']!r}, expected an AttentionMaskType")
-    elif given["cross"] != (given["mask_type"] == AttentionMaskType.padding):
-        kind, what = (
-            AttentionMaskType(given["mask_type"]).name,
-            "padding" if given["cross"] else "causal, bidirectional",
-        )
-        problems.append(f"mask_type is {kind}, {'cross' if given['cross'] else 'self'} attention takes {what}")
-    size, rank = given["tp_size"], given["tp_rank"]
-    if size < 1 or not 0 <= rank < size:
-        problems.append(f"tp_size is {size} and tp_rank {rank}; the rank is one of 0 to tp_size - 1")
-    return problems
-
-
-def _quantised(mode: QuantMode, cache: Tensor, to_cache: Tensor, from_cache: Tensor) -> list[str]:
-    """Whether mode, cache and scales agree."""
-    if not isinstance(cache, torch.Tensor):
-        return []
-    wanted = {torch.int8: QuantMode.INT8_KV_CACHE, torch.float8_e4m3fn: QuantMode.FP8_KV_CACHE}.get(cache.dtype)
-    problems = []
-    asked = mode & (QuantMode.INT8_KV_CACHE | QuantMode.FP8_KV_CACHE)
-    if asked and (wanted is None or asked != wanted):
-        problems.append(f"kv_cache_quant_mode is {asked!r}, but past_key_value is {cache.dtype}")
-    if wanted is not None and not asked:
-        problems.append(f"past_key_value is {cache.dtype}, but kv_cache_quant_mode does not have {wanted.name}")
-    missing = [n for n, s in (("kv_orig_quant_scale", to_cache), ("kv_quant_orig_scale", from_cache)) if s is None]
-    if wanted is not None and missing:
-        problems.append(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} None; an 8-bit cache needs them"
-        )
-    return problems
-
-
-class _Rows:
-    """From requests to rows: a row for a sequence in context phase, one a beam for a sequence in generation phase."""
-
-    def __init__(self, tensor: Tensor, totals: Tensor, past: Tensor, contexts: Tensor, kinds: Tensor):
-        self.shape = tuple(tensor.shape)
-        self.totals, self.contexts = _list("sequence_length", totals), _list("context_lengths", contexts)
-        self.kinds = _list("host_request_types", kinds)
-        self.before = [0] * len(self.kinds) if past is None else _list("host_past_key_value_lengths", past)
-        self.packed = False
-
-    def check(self, longest: int | None, packed: bool, contexts: Tensor) -> None:
-        """Raises InputError or ShapeError for lengths that do not fit each other."""
-        self.packed = packed
-        assert longest is not None
-        count = len(self.kinds)
-        problems = [
-            f"{name} has {len(x)} numbers, host_request_types has {count}"
-            for name, x in (
-                ("sequence_length", self.totals),
-                ("context_lengths", self.contexts),
-                ("host_past_key_value_lengths", self.before),
-            )
-            if len(x) != count
-        ]
-        if problems:
-            raise ShapeError(all_problems("gpt_attention", problems))
-        if contexts is not None and _list("host_context_lengths", contexts) != self.contexts:
-            problems.append("host_context_lengths and context_lengths differ; they are the same numbers")
-        for r, kind in enumerate(self.kinds):
-            if kind not in (0, 1):
-                problems.append(f"host_request_types of sequence {r} is {kind}, allowed are 0 and 1")
-            if kind == 0 and self.contexts[r] > longest:
-                problems.append(
-                    f"context_lengths of sequence {r} is {self.contexts[r]}, max_context_length is {longest}"
-                )
-            if kind == 1 and self.totals[r] <= self.before[r]:
-                problems.append(
-                    f"sequence_length of sequence {r} is {self.totals[r]}, but {self.before[r]} tokens are in the cache"
-                )
-        if len(self.shape) != 3:
-            problems.append(f"tensor has shape {list(self.shape)}, it needs [B, S, W] or packed [1, T, W]")
-        elif packed and self.shape[0] != 1:
-            problems.append(f"tensor has shape {list(self.shape)}; with host_context_lengths it is packed, [1, T, W]")
-        if problems:
-            raise InputError(all_problems("gpt_attention", problems))
-
-    def expand(self, beams: int, cross: bool) -> None:
-        """Sets new, past, slots and sequence of each row."""
-        self.new: list[int] = []
-        self.past: list[int] = []
-        self.slots: list[int] = []
-        self.sequence: list[int] = []
-        for r, kind in enumerate(self.kinds):
-            fresh = self.contexts[r] if kind == 0 else 1 if cross else self.totals[r] - self.before[r]
-            for beam in range(1 if kind == 0 else beams):
-                self.new.append(fresh)
-                self.past.append(self.before[r])
-                self.slots.append(r * beams + beam)
-                self.sequence.append(r)
-
-    def indirection(self, table: torch.Tensor) -> torch.Tensor:
-        """The table in which sequences in context phase read their own first beam."""
-        ready = table.to(torch.int32).clone()
-        ready[torch.tensor(self.kinds) == 0] = 0
-        return ready
-
-
-def _list(name: str, x: Tensor) -> list[int]:
-    if not isinstance(x, torch.Tensor):
-        raise ArgumentError(f"gpt_attention: {name} is a {type(x).__name__}, expected an int tensor [B]")
-    if x.dim() != 1 or x.is_floating_point():
-        raise ShapeError(f"gpt_attention: {name} is {x.dtype} {list(x.shape)}, expected an int tensor [B]")
-    found: list[int] = x.tolist()
-    return found
+    with named_as_arguments():
+        if given["past"] is None:
+            return OP(qkv, **given, **attributes), None
+        context, present = OP(qkv, **given, **attributes, outputs=("context", "present"))
+        return context, present
 
 
 def _int32(numbers: list[int]) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.int32)
-
-
-def _page_table(pointers: torch.Tensor) -> torch.Tensor:
-    """Page numbers [slots, M] from [slots, M], [B, beams, M] or [B, beams, 2, M]."""
-    name = "gpt_attention: kv_cache_block_pointers"
-    if pointers.dim() == 4:
-        if pointers.shape[2] != 2 or not torch.equal(pointers[:, :, 0], pointers[:, :, 1]):
-            raise InputError(
-                f"{name} has shape {list(pointers.shape)}; its third axis, keys and values, names the same page twice"
-            )
-        pointers = pointers[:, :, 0]
-    if pointers.dim() not in (2, 3) or pointers.shape[-1] < 1:
-        raise ShapeError(
-            f"{name} has shape {list(pointers.shape)}, it needs [B * beams, M], [B, beams, M] or [.., 2, M]"
-        )
-    return pointers.reshape(-1, pointers.shape[-1])
 
 
 def bert_attention(

@@ -29,6 +29,7 @@ class Caches:
     past_lengths: ir.Value | None = None
     block_table: ir.Value | None = None
     states: tuple[ir.Value, ...] = ()
+    one_token: bool = False
 
 
 def cache_name(layer: int) -> str:
@@ -67,7 +68,7 @@ def step(build: Builder, config: DecoderConfig, paths: Paths, one_token: bool) -
     table = net.input("block_table", "int32", ("rows", "table"))
     shape = ("pages", 2, config.kv_heads, "page", config.head_size)
     states = tuple(net.input(cache_name(i), "float32", shape) for i in range(config.layers))
-    hidden, presents = _layers(build, config, paths, ids, positions, Caches(lengths, past, table, states))
+    hidden, presents = _layers(build, config, paths, ids, positions, Caches(lengths, past, table, states, one_token))
     if not one_token:
         with net.scope("last_tokens"):
             ends = net.op("CumSum", lengths, torch.tensor(0))
@@ -123,6 +124,7 @@ def _attention(
                 past_lengths=caches.past_lengths,
                 query_lengths=caches.query_lengths,
                 block_table=caches.block_table,
+                tokens_each=1 if caches.one_token else 0,
                 outputs=("context", "present"),
                 **attributes,
             )

@@ -14,17 +14,11 @@ import torch
 
 from ..dtypes import by_name
 from .call import Operand
-from .declare import Param
 
 KINDS = ("int8", "float8_e4m3")
 NONE = "none"
 MOST = 448.0  # the largest number of float8_e4m3
 LEAST_RANGE = 1e-30  # rows that span less are all zeros
-
-STATIC = (
-    Param("y_scale", "", "float32", optional=True, doc="static, of the result in eight bits; else one for each row"),
-    Param("y_zero", "", "uint8", optional=True, doc="the byte that stands for 0, with a static scale of int8"),
-)
 
 
 def wanted_problems(kind: str, scale: Operand | None, zero: Operand | None, factor: Operand | None) -> list[str]:
@@ -47,7 +41,7 @@ def held(
     zero: torch.Tensor | None = None,
     factor: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(x in eight bits, scale [...], zero [...]) of x [..., K]; scales and zeros are those of the rows, static or found.
+    """(x in eight bits, scale [...], zero [...]) of x [..., K]; scales and zeros of the rows, static or found.
 
     All of this is float32 arithmetic, whatever the dtype of x, so that every kernel can make the same bits. Scales that
     are found are NaN for a row with a NaN or an infinity.

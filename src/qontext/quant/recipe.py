@@ -14,7 +14,7 @@ _ROOM = 2.0
 
 @dataclass(frozen=True)
 class StaticScale:
-    """Scale and zero (a byte; None for fp8, which holds 0 itself) of a tensor of activations, and where they come from."""
+    """Scale and zero (a byte; None for fp8, which holds 0 itself) of a tensor, and where they come from."""
 
     scale: float
     zero: int | None
@@ -49,6 +49,10 @@ class Recipe:
     energies: mean squares [K] of the columns that a layer reads, by which fp8 weights are rounded
     place: where weights are rounded
     kind: what is multiplied, "int8" or "float8_e4m3"
+    attention: attention multiplies bytes too
+    magnitudes: largest of Q, K and V by name of the attention, for static scales; without them they are found at run
+                time
+    source:    where the magnitudes come from
     """
 
     scales: Mapping[str, StaticScale] = field(default_factory=dict)
@@ -59,16 +63,19 @@ class Recipe:
     kind: str = "int8"
     energies: Mapping[str, torch.Tensor] = field(default_factory=dict)
     place: torch.device | None = None
+    attention: bool = False
+    magnitudes: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass
 class QuantLayer:
-    """What became of one linear layer.
+    """What became of one linear layer or attention.
 
     name, origin:  the node, and the module it comes from
     weights:       "int8", "float8_e4m3", or "float" for a layer that was kept
     scale:         where the scale of what it reads comes from
-    operations:    multiply-adds a token, counted twice
+    operations:    multiply-adds a token, counted twice; 0 for attention, whose operations depend on the length
     smoothed:      its columns were smoothed
     outliers:      how many times the median column of what it reads the largest one reaches; 0 when nobody looked
     kept:          why it was kept, empty when it was quantised
@@ -89,6 +96,7 @@ class QuantLayer:
 IN_FLOATS = "none: int8 weights, products of floats"
 IMPORTED = "of the imported model"
 BY_ROW = "found for each token at run time"
+IN_BYTES = "found at run time: for each token and head of Q and K, for each sequence and head of V"
 
 
 def int8_share(layers: list[QuantLayer]) -> float:

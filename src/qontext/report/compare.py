@@ -19,7 +19,7 @@ from ..engine import Engine
 from ..errors import ArgumentError
 from ..graph.model import Model
 from ..ops.operators import operators
-from ..runtime.inputs import prepare_inputs
+from ..runtime.inputs import Inputs
 from ..runtime.profile import sample_run_inputs
 from .counterparts import Tokens, aligned, check_same_model, exits, sizes_of
 from .graphs import node_rows, step_links
@@ -73,7 +73,7 @@ def compare(
     if not limit > 0:
         raise ArgumentError(f"compare: tolerance is {limit}, it must be above 0")
     given = _made_up(engine) if inputs is None else inputs
-    prepared = prepare_inputs(program, engine.input_rules, given, engine.settings.max_tokens, engine.max_length).tensors
+    prepared = Inputs(program, engine.input_rules, engine.settings.max_tokens, engine.max_length).prepare(given).tensors
     host = {name: tensor.cpu() for name, tensor in prepared.items()}
     values, outputs = _reference(model, engine, host)
     mask = host.get(model.attention_mask or "")

@@ -19,8 +19,8 @@ from ..graph.model import Model
 from ..ops.operators import operators
 from ..quant.recipe import int8_share
 from ..runtime.ceilings import ceilings_of
-from ..runtime.gpu_executor import executor_for
-from ..runtime.inputs import prepare_inputs
+from ..runtime.executors import executor_for
+from ..runtime.inputs import Inputs
 from ..runtime.profile import profile, sample_run_inputs
 from .caches import cache_rows
 from .environment import environment, scrubbed
@@ -168,7 +168,7 @@ def _prepared(engine: Engine, name: str, inputs: Mapping[str, Any] | None, size:
         return decoder_inputs(engine, name, size.sequences, size.length) | dict(inputs or {})
     if inputs is None:
         return sample_run_inputs(program, engine.input_rules, size.sequences, size.length)
-    return prepare_inputs(program, engine.input_rules, inputs, engine.settings.max_tokens, engine.max_length).tensors
+    return Inputs(program, engine.input_rules, engine.settings.max_tokens, engine.max_length).prepare(inputs).tensors
 
 
 def _chosen(engine: Engine, program: str | None) -> tuple[str, Program]:

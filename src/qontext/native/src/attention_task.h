@@ -4,7 +4,8 @@
 // The exponentials are 2^(score - m), and any m gives the same result as long as nothing overflows: fp32 and bfloat16 have
 // the same range. The quick way takes m = 0 and looks for no largest score. Where a row's sum leaves [least_total,
 // most_total] (scores beyond about 41, or every key hidden), the task and those after it go the careful way: m is the
-// largest score so far, and the sums are scaled whenever it rises.
+// largest score so far, and the sums are scaled whenever it rises. A NaN sends its own task that way and no other: what
+// stands in one sequence must not change a bit of its neighbours.
 #pragma once
 #include "attention_rows.h"
 #include "denormals.h"
@@ -51,7 +52,7 @@ class AttentionRun {
     int64_t block, blocks;  // keys packed at once, number of such blocks
     int64_t chunk;          // keys scored at once
     int64_t row_block;      // rows that are worked on together
-    bool careful;
+    bool careful, poisoned = false;
     int64_t head, value_ld, score_ld, query_ld;
     Word *packed_keys, *packed_values, *queries;
     float *scores, *sums, *top, *totals, *lanes, *singles, *spare;
@@ -76,7 +77,7 @@ public:
         if (!lay_out()) return false;
         if (!attempt()) {
             careful = true;
-            plan.careful.store(true, std::memory_order_relaxed);
+            if (!poisoned) plan.careful.store(true, std::memory_order_relaxed);
             attempt();
         }
         return true;
@@ -263,7 +264,10 @@ private:
             for (int64_t row = first; row < last; ++row, from += value_ld) {
                 T* out = out_at(row);
                 const float total = singles[row - first];
-                if (!careful && !(total >= least_total && total <= most_total) && table[row].low < table[row].high) return false;
+                if (!careful && !(total >= least_total && total <= most_total) && table[row].low < table[row].high) {
+                    poisoned = total != total;
+                    return false;
+                }
                 if (total == 0.0f) {
                     empty(out);
                     continue;

@@ -122,14 +122,14 @@ class Cache:
         for r, (slot, before, count) in enumerate(zip(slots, past, new, strict=True)):
             total = before + count
             if not 0 <= slot < rows:
-                what = "the cache" if self.table is None else "block_table"
+                what = "'past'" if self.table is None else "block_table"
                 raise InputError(f"slots of sequence {r} is {slot}; {what} has rows 0 to {rows - 1}")
             if total > self.capacity and not self.cyclic:
-                held = f"holds {self.capacity}"
+                held = f"'past' holds {self.capacity}"
                 if self.table is not None:
                     held += f" ({self.table.shape[1]} pages of {page})"
                 raise InputError(
-                    f"sequence {r} has {before} tokens in the cache and {count} new ones, the cache {held}; end the "
+                    f"sequence {r} has {before} tokens in the cache and {count} new ones, {held}; end the "
                     "sequence, or make a larger cache"
                 )
             if self.cyclic and total > self.capacity and self.capacity < min(window, total) + self.sinks:
@@ -137,8 +137,29 @@ class Cache:
                     f"the cache has {self.capacity} places, a window of {window} tokens and {self.sinks} sinks need "
                     f"{window + self.sinks}"
                 )
+        if self.indirection is not None:
+            self._check_beams(self.indirection, slots, past)
         if self.table is not None and rows:
             self._check_pages(slots, past, new)
+
+    def _check_beams(self, beams: Tensor, slots: list[int], past: list[int]) -> None:
+        """Of a table on a device nothing is read: the host would wait for it."""
+        batch, count, positions = beams.shape
+        if batch * count <= max(slots, default=-1) or positions < max(past, default=0):
+            raise InputError(
+                f"cache_indirection is for {batch} x {count} slots and {positions} positions, the sequences take slots "
+                f"up to {max(slots)} and have up to {max(past)} tokens in the cache"
+            )
+        if beams.device.type != "cpu":
+            return
+        mine = beams.reshape(-1, positions)[torch.tensor(slots, dtype=torch.int64)]
+        wrong = ((mine < 0) | (mine >= count)) & (torch.arange(positions) < torch.tensor(past)[:, None])
+        if bool(wrong.any()):
+            r, i = wrong.nonzero()[0].tolist()
+            raise InputError(
+                f"cache_indirection of sequence {r} names beam {int(mine[r, i])} of token {i}; there are {count} "
+                f"beams, allowed are 0 to {count - 1}"
+            )
 
     def _check_pages(self, slots: list[int], past: list[int], new: list[int]) -> None:
         assert self.table is not None

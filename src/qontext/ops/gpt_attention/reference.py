@@ -6,7 +6,7 @@ import torch
 
 from .bias import added_bias
 from .rotary import rotary_of
-from .rows import Rows, cache_of, named, rows_of
+from .rows import Rows, cache_of, encoder_is_packed, named, rows_of
 
 Tensor = torch.Tensor
 
@@ -22,9 +22,9 @@ def reference(*inputs: Tensor | None, **attributes: Any) -> tuple[Tensor, Tensor
     if given["past"] is not None:
         given["past"] = given["past"].clone()
     heads, kv_heads, size = attributes["num_heads"], attributes["num_kv_heads"], attributes["head_size"]
-    rows, cache = rows_of(given), cache_of(given, attributes)
+    rows, cache = rows_of(given, attributes), cache_of(given, attributes)
     if cache is not None:
-        cache.check(rows.slots, rows.past, rows.encoder or rows.new, attributes["window"])
+        cache.check(rows.slots, *rows.written, attributes["window"])
     query, key, value = split(qkv, given["qkv_bias"], heads, kv_heads, size)
     context = qkv.new_zeros(rows.tokens, heads, size)
     cross = cross_keys(given, rows, attributes) if given["encoder_lengths"] is not None else None
@@ -92,7 +92,7 @@ def cross_keys(given: Any, rows: Rows, attributes: Any) -> list[tuple[Tensor, Te
     _, key, value = split(source, given["qkv_bias"], heads, kv_heads, size)
     assert rows.encoder is not None
     found: list[tuple[Tensor, Tensor] | None] = []
-    packed = source.dim() == 2 or (source.shape[0] == 1 and len(rows) > 1)
+    packed = encoder_is_packed(source, rows)
     for r, count in enumerate(rows.encoder):
         first = sum(rows.encoder[:r]) if packed else r * source.shape[1]
         found.append((key[first : first + count], value[first : first + count]))

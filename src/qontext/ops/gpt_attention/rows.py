@@ -30,6 +30,8 @@ INPUTS = (
     "encoder_lengths",
 )
 
+COUNTS = ("past_lengths", "query_lengths")  # what a step on a GPU reads on the host, if it reads anything there
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -46,6 +48,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.new)
 
+    @property
+    def written(self) -> tuple[list[int], list[int]]:
+        """Tokens of each sequence that the cache holds before the step, and that it holds besides after it.
+
+        Of cross attention it holds the encoder outputs, wherever the queries are.
+        """
+        return (self.past, self.new) if self.encoder is None else ([0] * len(self), self.encoder)
+
     def token_index(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of every new token: its flat row, its position, its slot; int64 [sum of new]."""
         new = torch.tensor(self.new, dtype=torch.int64)
@@ -61,7 +71,16 @@ def is_packed(qkv: Tensor, query_lengths: Tensor | None) -> bool:
     return qkv.dim() == 2 or (query_lengths is not None and qkv.shape[0] == 1)
 
 
-def rows_of(given: Mapping[str, Tensor | None]) -> Rows:
+def rows_each(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -> int | None:
+    """Rows of qkv that every sequence has (behind its new tokens padding); None where they follow without gaps."""
+    qkv = given["qkv"]
+    assert qkv is not None
+    if attributes["tokens_each"]:
+        return int(attributes["tokens_each"])
+    return None if is_packed(qkv, given["query_lengths"]) else int(qkv.shape[1])
+
+
+def rows_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -> Rows:
     """The sequences of a call.
 
     Raises InputError for lengths that do not add up to the tokens, are negative or larger than their room.
@@ -69,7 +88,8 @@ def rows_of(given: Mapping[str, Tensor | None]) -> Rows:
     qkv, query_lengths = given["qkv"], given["query_lengths"]
     assert qkv is not None
     tokens = qkv.shape[:-1].numel()
-    if is_packed(qkv, query_lengths):
+    each = rows_each(given, attributes)
+    if each is None:
         assert query_lengths is not None
         new = _numbers("query_lengths", query_lengths)
         if sum(new) != tokens:
@@ -79,11 +99,14 @@ def rows_of(given: Mapping[str, Tensor | None]) -> Rows:
         ends = torch.tensor(new, dtype=torch.int64).cumsum(0).tolist()
         first = [end - count for end, count in zip(ends, new, strict=True)]
     else:
-        count, length = qkv.shape[:2]
-        new = [length] * count if query_lengths is None else _numbers("query_lengths", query_lengths)
-        if any(n > length for n in new):
-            raise InputError(f"query_lengths is {_shown(new)}, but qkv is padded to {length} tokens a sequence")
-        first = [r * length for r in range(count)]
+        count = tokens // each if qkv.dim() == 2 else qkv.shape[0]
+        new = [each] * count if query_lengths is None else _numbers("query_lengths", query_lengths)
+        if any(n > each for n in new):
+            raise InputError(f"query_lengths is {_shown(new)}, but qkv is padded to {each} tokens a sequence")
+        if len(new) != count or count * each != tokens:
+            rows = f"{count} rows" if qkv.dim() == 3 else f"{tokens} tokens, {each} for each"
+            raise InputError(f"query_lengths has {len(new)} numbers, but qkv is padded and has {rows}")
+        first = [r * each for r in range(count)]
     zero = [0] * len(new)
     numbers = {
         name: None if (x := given[name]) is None else _numbers(name, x)
@@ -93,7 +116,46 @@ def rows_of(given: Mapping[str, Tensor | None]) -> Rows:
         if values is not None and len(values) != len(new):
             raise InputError(f"{name} has {len(values)} numbers for {len(new)} sequences")
     past, slots = numbers["past_lengths"] or zero, numbers["slots"] or list(range(len(new)))
-    return Rows(first, new, past, slots, numbers["prefix_lengths"], numbers["encoder_lengths"], tokens)
+    rows = Rows(first, new, past, slots, numbers["prefix_lengths"], numbers["encoder_lengths"], tokens)
+    _check_encoder(rows, given["cross_qkv"])
+    _check_positions(rows, given["relative_attention_bias"])
+    return rows
+
+
+def _check_encoder(rows: Rows, source: Tensor | None) -> None:
+    """Raises InputError when encoder outputs are shorter than their lengths say."""
+    if source is None or rows.encoder is None:
+        return
+    tokens = source.shape[:-1].numel()
+    if encoder_is_packed(source, rows):
+        if sum(rows.encoder) != tokens:
+            raise InputError(
+                f"encoder_lengths is {_shown(rows.encoder)}, {sum(rows.encoder)} tokens in all, but cross_qkv holds "
+                f"{tokens} packed tokens"
+            )
+    elif source.shape[0] != len(rows) or max(rows.encoder, default=0) > source.shape[1]:
+        raise InputError(
+            f"encoder_lengths is {_shown(rows.encoder)}, but cross_qkv has {source.shape[0]} rows of "
+            f"{source.shape[1]} tokens"
+        )
+
+
+def _check_positions(rows: Rows, table: Tensor | None) -> None:
+    """Raises InputError when a table of biases by position is too short for a sequence."""
+    if table is None or table.dim() != 3:
+        return
+    queries = max((p + n for p, n in zip(rows.past, rows.new, strict=True)), default=0)
+    keys = queries if rows.encoder is None else max(rows.encoder, default=0)
+    if queries > table.shape[1] or keys > table.shape[2]:
+        raise InputError(
+            f"relative_attention_bias is for {table.shape[1]} queries and {table.shape[2]} keys, the longest sequence "
+            f"has {queries} queries and {keys} keys"
+        )
+
+
+def encoder_is_packed(source: Tensor, rows: Rows) -> bool:
+    """Whether encoder outputs stand one after the other: [T, W], or [1, T, W] for several sequences."""
+    return source.dim() == 2 or (source.shape[0] == 1 and len(rows) > 1)
 
 
 def cache_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -> Cache | None:

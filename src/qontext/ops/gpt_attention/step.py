@@ -46,9 +46,9 @@ class Step:
 
     def run(self, given: Mapping[str, Tensor | None], context: Tensor) -> None:
         """Fills the context `[..., N * D]` and updates the cache."""
-        rows, cache = rows_of(given), cache_of(given, self.attributes)
+        rows, cache = rows_of(given, self.attributes), cache_of(given, self.attributes)
         if cache is not None:
-            cache.check(rows.slots, rows.past, rows.encoder or rows.new, self.window)
+            cache.check(rows.slots, *rows.written, self.window)
         qkv = given["qkv"]
         assert qkv is not None
         query, key, value = split(qkv, given["qkv_bias"], self.heads, self.kv_heads, self.size)

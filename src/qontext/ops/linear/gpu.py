@@ -7,6 +7,7 @@ from . import gpu_alternating, gpu_early, gpu_persistent, gpu_tiles, gpu_vendor
 
 KERNELS = (
     *gpu_early.KERNELS,
+    *gpu_tiles.THIN_KERNELS,
     *gpu_vendor.KERNELS,
     *gpu_tiles.KERNELS,
     *gpu_persistent.KERNELS,

@@ -1,4 +1,4 @@
-"""Device code of Linear: y = act(x W^T + bias) + residual, products of halves, accumulation in float32.
+"""Device code of Linear: y = act(x W^T + bias) + residual, accumulation in float32, without TF32.
 
 Layout: x `[rows, K]`, weight `[N, K]`, residual and y `[rows, N]` contiguous, bias `[N]`; K and N multiples of 8, so
 that rows begin on 16 bytes. What is absent is None. 64-bit addresses.
@@ -20,7 +20,7 @@ def store_result(acc, bias, residual, y, row, column, rows, N: tl.constexpr, KIN
     at = row.to(tl.int64)[:, None] * N + column[None, :]
     if bias is not None:
         acc += tl.load(bias + column, column < N, 0.0).to(tl.float32)[None, :]
-    acc = activated(acc, KIND, True)
+    acc = activated(acc, KIND, y.dtype.element_ty != tl.float32)
     if residual is not None:
         acc += tl.load(residual + at, inside, 0.0).to(tl.float32)
     tl.store(y + at, acc.to(y.dtype.element_ty), inside)
@@ -73,7 +73,7 @@ def linear_tile(
             within = (k + depth < SPAN) & (first + k + depth < K)
             a = tl.load(x_at, (row < rows)[:, None] & within[None, :], 0.0)
             b = tl.load(w_at, (column < N)[None, :] & within[:, None], 0.0)
-        acc = tl.dot(a, b, acc)
+        acc = tl.dot(a, b, acc, input_precision="ieee")
         x_at += DEPTH
         w_at += DEPTH
     if PARTS == 1:

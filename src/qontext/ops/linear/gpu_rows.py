@@ -30,11 +30,11 @@ def sizes(call: Call) -> tuple[int | None, int, int]:
     return count if isinstance(count, int) else None, n, k
 
 
-def halves_of_numbers(call: Call) -> str | None:
-    """Triton is here, operands are halves, and the weight's sizes are multiples of 8 other than 0."""
+def halves_of_numbers(call: Call, allowed: Sequence[str] = _HALVES) -> str | None:
+    """Triton is here, operands are of an allowed dtype, and the weight's sizes are multiples of 8 other than 0."""
     weight = call.inputs[1]
     assert weight is not None
-    reason = triton_is_here() or one_float_dtype(call, _HALVES)
+    reason = triton_is_here() or one_float_dtype(call, allowed)
     if reason is not None:
         return reason
     if weight.shape is None or not all(isinstance(d, int) and d > 0 and d % 8 == 0 for d in weight.shape):

@@ -3,6 +3,8 @@
 With up to some hundred tokens the product is bound by latency: what pays is to keep every multiprocessor busy, to ask
 for the weight before the kernel in front has ended (programmatic dependent launch), and to spare the pass for the
 activation. The planner times the shapes below against each other and against the vendor's library.
+
+A thin float32 product has a tile of its own: the library takes three kernels for 24 columns.
 """
 
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ class Tile:
     """Rows and columns of y a program computes, depth of a step along K, parts that K is left in, and how it runs.
 
     most_rows: beyond so many rows it is not worth timing
+    thin: it is for float32 and no more than so many columns of x; 0: for halves
     """
 
     rows: int
@@ -31,10 +34,12 @@ class Tile:
     warps: int
     stages: int
     most_rows: int = _MOST_ROWS
+    thin: int = 0
 
     @property
     def name(self) -> str:
-        return f"triton.linear_tile.{self.rows}x{self.columns}x{self.depth}"
+        kind = "thin" if self.thin else "tile"
+        return f"triton.linear_{kind}.{self.rows}x{self.columns}x{self.depth}"
 
 
 TILES = (
@@ -42,14 +47,17 @@ TILES = (
     Tile(64, 32, 64, 1, 4, 5, most_rows=256),
     Tile(64, 64, 128, 1, 4, 3, most_rows=512),
 )
+THIN = Tile(32, 32, 32, 1, 4, 2, thin=64)
 
 
 def supports(tile: Tile, call: Call) -> str | None:
     """Whether the tile suits the call, or the number that does not."""
-    reason = halves_of_numbers(call)
+    reason = halves_of_numbers(call, ("float32",)) if tile.thin else halves_of_numbers(call)
     if reason is not None:
         return reason
-    rows, _, _ = sizes(call)
+    rows, _, k = sizes(call)
+    if tile.thin and k > tile.thin:
+        return f"x has {k} columns, this tile is meant for at most {tile.thin}"
     if rows is not None and rows > tile.most_rows:
         return f"x has {rows} rows, this tile is meant for at most {tile.most_rows}"
     return None
@@ -62,7 +70,7 @@ def bind_rows(tile: Tile, call: Call) -> Compute:
     _, n, k = sizes(call)
     kind, overlap, constant = call.attributes["activation"], may_overlap(call), call.inputs[1]
     span = blocks(blocks(k, tile.parts), tile.depth) * tile.depth
-    early = overlap and constant is not None and constant.constant is not None
+    early = not tile.thin and overlap and constant is not None and constant.constant is not None
     lines = power_of_2(blocks(span, _LINE)) if early else 0
 
     def compute(
@@ -94,3 +102,4 @@ def kernel(tile: Tile) -> Kernel:
 
 
 KERNELS = tuple(kernel(tile) for tile in TILES)
+THIN_KERNELS = (kernel(THIN),)

@@ -11,9 +11,9 @@ import torch
 from ...graph.dims import text
 from ...native import quant_linear as native_linear
 from ..call import Bound, Call, Kernel
+from ..eight_bits import LEAST_RANGE
 from ..linear.epilogue import NATIVE_KINDS, activation_of
 from ..native_kernel import dtype_of, even, even_or_none, native_is_here
-from ..eight_bits import LEAST_RANGE
 
 
 def _constants(call: Call) -> str | None:

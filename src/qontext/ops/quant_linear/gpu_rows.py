@@ -53,7 +53,7 @@ class Ready:
         return self.weight.dtype == torch.int8
 
     @property
-    def tail(self) -> tuple[torch.Tensor | None | float, ...]:
+    def tail(self) -> tuple[torch.Tensor | float | None, ...]:
         """What kernels are given behind the residual."""
         return self.y_factor, self.y_inverse, self.y_zero
 

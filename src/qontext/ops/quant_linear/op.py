@@ -63,8 +63,8 @@ def _cost(call: Call) -> Cost:
 
 OP = Op(
     name="QuantLinear",
-    doc="y = act(q(x) W^T + bias) + residual: a linear layer that multiplies numbers of eight bits. int8 holds bytes less "
-    "128, which are summed exactly; float8_e4m3 is summed in float32.",
+    doc="y = act(q(x) W^T + bias) + residual: a linear layer that multiplies numbers of eight bits. int8 holds bytes "
+    "less 128, which are summed exactly; float8_e4m3 is summed in float32.",
     inputs=(
         Param("x", "... K", "X", doc="activations; floats are turned into eight bits by the operator"),
         Param("weight", "M K", "W", doc="one row an output feature"),
@@ -76,7 +76,7 @@ OP = Op(
             "",
             "float32",
             optional=True,
-            doc="x = (byte - x_zero) * x_scale, or x = held * x_scale in float8_e4m3; without it every row gets its own",
+            doc="x = (byte - x_zero) * x_scale, or x = held * x_scale in float8_e4m3; without it each row has its own",
         ),
         Param("x_zero", "", "uint8", optional=True, doc="the byte that stands for 0"),
         Param("x_factor", "K", "float32", optional=True, doc="x is multiplied by it before it becomes eight bits"),

@@ -1,0 +1,92 @@
+"""Where the time of encoders goes on a GPU: by kernel, beside the least that bytes and operations allow."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from ..builder.ranges import pick
+from ..engine import Engine
+from ..ops.catalogue import BY_NAME
+from ..ops.gpu_facts import gpu_facts
+from ..runtime.ceilings import Ceilings, ceilings_of
+from ..runtime.inputs import Inputs
+from ..runtime.profile import StepProfile, profile
+from .encoders import random_encoder
+from .gpu_encoders import CASES, Case, built, ours, replay_of
+from .gpu_replay import events
+from .machine import machine
+
+
+def run_steps(
+    cases: Sequence[Case] = CASES, precision: str = "fp16", runs: int = 15, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Times every step of every case between events of the device and sums them up by operator and kernel.
+
+    Steps are launched one by one here, none before its predecessor has ended, so their sum is more than the replay of
+    the graph, in which they overlap; the record has both.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    result: dict[str, Any] = {
+        "what": "encoders on a GPU by kernel",
+        "precision": precision,
+        "machine": {**machine(), "gpu": asdict(gpu_facts())},
+        "builds": {},
+        "rows": [],
+    }
+    for size in dict.fromkeys(case.size for case in cases):
+        model = random_encoder(size)
+        engine = built(model, size, precision, result, say)
+        ceilings = ceilings_of(engine.compiled.programs["encode"].device)
+        result["copy_tb_per_s"] = ceilings.copy_bytes_per_s / 1e12
+        result["product_tflops"] = {name: rate / 1e12 for name, rate in ceilings.flops_per_s.items()}
+        for case in (c for c in cases if c.size == size):
+            result["rows"].append(_row(case, engine, model.config.vocab_size, ceilings, runs, say))
+    return result
+
+
+def _row(
+    case: Case, engine: Engine, vocabulary: int, ceilings: Ceilings, runs: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    ids, mask = case.make(vocabulary)
+    ours(engine, ids, mask)["qontext"]()
+    replay = replay_of(engine)
+    given = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
+    executor = engine._executors["encode"]
+    inputs = Inputs(executor.program, engine.input_rules, engine.settings.max_tokens, engine.max_length)
+    seen = profile(executor, BY_NAME, inputs.prepare({n: t.cuda() for n, t in given.items()}).tensors, runs=runs)
+    kernels = by_kernel(seen.steps, ceilings, seen.sizes)
+    total = sum(k["us"] for k in kernels)
+    row = {"case": case.name, "kernels": kernels, "steps_us": total, "least_us": sum(k["least_us"] for k in kernels)}
+    if replay is not None:
+        row["graph_us"] = events(replay, 15)
+    shown = ", ".join(f"{k['op']} {k['us']:.0f} ({k['least_us']:.0f})" for k in kernels[:6])
+    say(f"{case.name}: graph {row.get('graph_us', 0):.0f} us, steps {total:.0f}, least {row['least_us']:.0f}: {shown}")
+    return row
+
+
+def by_kernel(steps: Sequence[StepProfile], ceilings: Ceilings, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Steps summed up by operator, kernel and shape of the result, those that take most time first.
+
+    `tuned_us` is what the planner measured where it chose at this very size: small kernels in a chain, which shows them
+    as they run in a graph.
+    """
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for one in steps:
+        outputs = [o for o in one.step.call.outputs if o is not None]
+        dtype = outputs[0].dtype if outputs else "float32"
+        shape = one.shapes[0] if one.shapes else ""
+        rows = None if one.step.rows is None else one.step.rows.value(sizes)
+        chosen = None if rows is None else pick(one.step.ranges, rows)
+        key = (one.step.op, one.step.kernel if chosen is None else chosen.kernel, shape)
+        fresh = {"op": key[0], "kernel": key[1], "shape": shape, "count": 0}
+        row = found.setdefault(key, fresh | dict.fromkeys(("us", "bytes", "flops", "least_us"), 0.0))
+        row["count"] += 1
+        row["us"] += one.us
+        row["bytes"] += one.cost.bytes
+        row["flops"] += one.cost.flops
+        if chosen is not None and one.step.rows is not None and chosen.size.value(one.step.rows) == rows:
+            row["tuned_us"] = row.get("tuned_us", 0.0) + dict(chosen.timings)[chosen.kernel]
+        row["least_us"] += ceilings.best_us(one.cost.bytes, one.cost.flops, dtype)
+    return sorted(found.values(), key=lambda r: -r["us"])
