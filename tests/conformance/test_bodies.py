@@ -33,7 +33,7 @@ WITHOUT_BODY |= {
     for op in OPS
     for case in op.cases()
     if case.name.startswith(("fp8", "int8_"))
-    if op.name in ("QuantLinear", "SkipLayerNorm")
+    if op.name in ("QuantLinear", "SkipLayerNorm", "QKVToContext")
 }
 # Operators that have none at all.
 OPS_WITHOUT_BODY = {"GptAttention": "caches that are written in place, and pages of them"}

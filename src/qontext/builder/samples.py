@@ -99,6 +99,8 @@ def _sample(
         return torch.randn(shape, generator=generator).to(kind)
     if operand.dtype == "bool" or name in ("mask", "attention_mask"):
         return torch.ones(shape, dtype=kind)
+    if operand.dtype == "int8":
+        return torch.randint(-128, 128, shape, generator=generator, dtype=kind)
     if name in ("input_ids", "token_type_ids", "position_ids"):
         return torch.zeros(shape, dtype=kind)
     return None

@@ -17,14 +17,16 @@ from .recipe import BY_ROW, IMPORTED, QuantLayer
 _BY_NORM = "found for each token by the norm in front"
 # Places of the operands of QuantLinear, and of those of SkipLayerNorm.
 _BIAS, _RESIDUAL, _X_SCALE, _X_ZERO, _X_FACTOR, _ROW_SCALE, _ROW_ZERO, _Y_SCALE, _Y_ZERO, _Y_FACTOR = range(3, 13)
-_NORM_FACTOR, _NORM_OPERANDS, _NORM_RESULTS = 7, 8, 5
+_NORM_FACTOR, _NORM_RESULTS = 7, 5
+# Operators that write static scales alone, with the places of scale, zero and factor.
+_STATIC = {"QuantLinear": (_Y_SCALE, _Y_ZERO, _Y_FACTOR), "QKVToContext": (7, 8, 9)}
 
 
 def hold_results(graph: ir.Graph, layers: Sequence[QuantLayer]) -> int:
     """Gives eight-bit layers an x in eight bits wherever the operator in front can write one.
 
-    A norm finds the scales of its rows. A linear layer, which never sees a whole row, writes static scales alone, and
-    only where nobody but eight-bit layers of that scale reads it. Scales of rows are the more exact ones, so layers
+    A norm finds the scales of its rows. Linear layers and attention, whose programs never see a whole row, write static
+    scales alone, and only where nobody but eight-bit layers of that scale reads it. Scales of rows are the more exact ones, so layers
     that can have them do not keep static ones, unless the model brought them along. Returns how many layers read eight
     bits; where scales come from is noted in `layers`.
     """
@@ -41,7 +43,7 @@ def hold_results(graph: ir.Graph, layers: Sequence[QuantLayer]) -> int:
         elif _is_ours(producer, "SkipLayerNorm") and x is producer.outputs[0]:
             held = _behind_a_norm(producer, node, layer)
         else:
-            held = _is_ours(producer, "QuantLinear") and _behind_a_layer(producer, x)
+            held = any(_is_ours(producer, name) for name in _STATIC) and _with_a_static_scale(producer, x)
         if held:
             _give_a_type(graph, node)
             done += 1
@@ -115,12 +117,16 @@ def _behind_a_norm(norm: ir.Node, node: ir.Node, layer: QuantLayer) -> bool:
     return True
 
 
-def _behind_a_layer(layer: ir.Node, y: ir.Value) -> bool:
-    """Lets a layer write its result in eight bits, when all that read it want the same."""
+def _with_a_static_scale(producer: ir.Node, y: ir.Value) -> bool:
+    """Lets a layer or an attention write its result in eight bits, when all that read it want the same."""
     readers = [(reader, place) for reader, place in y.uses()]
     first = readers[0][0]
+    if not _is_ours(first, "QuantLinear") or y is not producer.outputs[0]:
+        return False
     wanted = [_operand(first, p) for p in (_X_SCALE, _X_ZERO, _X_FACTOR)]
-    kind, onnx_type = _kind(layer)
+    kind, onnx_type = _kind(first)
+    if producer.op_type == "QuantLinear" and _kind(producer)[0] != kind:
+        return False
     for reader, place in readers:
         if place != 0 or not _is_ours(reader, "QuantLinear") or _kind(reader)[0] != kind:
             return False
@@ -129,8 +135,11 @@ def _behind_a_layer(layer: ir.Node, y: ir.Value) -> bool:
             return False
     if wanted[0] is None or y.is_graph_output():
         return False
-    for place, value in zip((_Y_SCALE, _Y_ZERO, _Y_FACTOR), wanted, strict=True):
-        _put(layer, place, value)
+    for place, value in zip(_STATIC[producer.op_type], wanted, strict=True):
+        _put(producer, place, value)
+    if producer.op_type == "QKVToContext":
+        for attribute in attributes_of({"eight_bits": kind}):
+            producer.attributes[attribute.name] = attribute
     y.dtype = onnx_type
     for reader, _ in readers:
         _put(reader, _X_FACTOR, None)

@@ -14,7 +14,7 @@ from ..linear.gpu_rows import aligned
 from .gpu_rows import least_rows, multiples, over_rows, ready, takes
 
 _HOPPER = 90
-_LEAST_ROWS = 512  # below, there is not a tile for each team
+_LEAST_ROWS = 256  # below, there is not a tile for each team
 _TILE, _DEPTH = 128, 128
 _STAGES = 5
 

@@ -8,6 +8,7 @@ from ..call import Bound, Call, Kernel
 from ..gpu_launch import blocks, compute_capability, may_overlap
 from ..linear.gpu_persistent import multiprocessors
 from ..linear.gpu_rows import aligned
+from . import gpu_alternating
 from .gpu_rows import least_rows, multiples, over_rows, ready, takes
 
 _CAPABLE = (90, 100, 103)
@@ -31,7 +32,7 @@ class Shape:
         return f"triton.quant_linear.{self.rows}x{self.columns}x{self.depth}"
 
 
-SHAPES = (Shape(128, 128, 128, 8, 4), Shape(128, 256, 128, 8, 3))
+SHAPES = (Shape(128, 256, 128, 8, 3),)
 
 
 def supports(shape: Shape, call: Call) -> str | None:
@@ -43,6 +44,8 @@ def supports(shape: Shape, call: Call) -> str | None:
     if capability not in _CAPABLE:
         able = ", ".join(f"sm_{c}" for c in _CAPABLE)
         return f"the device is sm_{capability}, the kernel needs tensor maps and 160 KiB of shared memory: {able}"
+    if gpu_alternating.supports(call) is None:
+        return "gluon.quant_linear does the same on sm_90, 1.02 to 1.2 times as fast with 16,384 rows"
     return multiples(call, 16) or least_rows(call, _LEAST_ROWS)
 
 
