@@ -26,9 +26,9 @@ def hold_results(graph: ir.Graph, layers: Sequence[QuantLayer]) -> int:
     """Gives eight-bit layers an x in eight bits wherever the operator in front can write one.
 
     A norm finds the scales of its rows. Linear layers and attention, whose programs never see a whole row, write static
-    scales alone, and only where nobody but eight-bit layers of that scale reads it. Scales of rows are the more exact ones, so layers
-    that can have them do not keep static ones, unless the model brought them along. Returns how many layers read eight
-    bits; where scales come from is noted in `layers`.
+    scales alone, and only where nobody but eight-bit layers of that scale reads it. Scales of rows are the more exact
+    ones, so layers that can have them do not keep static ones, unless the model brought them along. Returns how many
+    layers read eight bits; where scales come from is noted in `layers`.
     """
     by_name = {layer.name: layer for layer in layers}
     done = 0

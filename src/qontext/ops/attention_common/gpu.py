@@ -75,7 +75,8 @@ def bind_masked(call: Call) -> Attend:
         mask, mask_strides = _spread(problem.mask)
         bias, bias_strides = _spread(problem.bias)
         masked_attention_tiles[(tiles * sizes.heads * sizes.batch,)](
-            *operands, *held, mask, bias, *bounds_of(problem), tiles, longest.queries, longest.keys, *positions_of(problem),
+            *operands, *held, mask, bias, *bounds_of(problem), tiles, longest.queries, longest.keys,
+            *positions_of(problem),
             problem.rule.scale, problem.rule.softcap, *strides, *mask_strides, *bias_strides, *sizes.constants,
             tile.queries, tile.keys, problem.rule.softcap > 0, positional(problem), last_to_last(problem),
             _EMPTY[problem.rule.empty_row], _precision(problem), overlap,

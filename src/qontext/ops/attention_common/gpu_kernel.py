@@ -57,7 +57,8 @@ def attend(
 
 @triton.jit
 def attention_tiles(
-    q, k, v, out, held_factor, held_inverse, held_zero, bounds_q, bounds_k, counts, prefixes, tiles, rows, keys, offset, reach, left, right, scale,
+    q, k, v, out, held_factor, held_inverse, held_zero, bounds_q, bounds_k, counts, prefixes, tiles, rows, keys,
+    offset, reach, left, right, scale,
     q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, POSITIONAL: tl.constexpr, LAST_TO_LAST: tl.constexpr, PEEL: tl.constexpr,

@@ -219,7 +219,8 @@ def compute(
 
 @gluon.jit
 def attention_by_teams(
-    q_map, k_map, v_map, out_map, held_factor, held_inverse, held_zero, table, scale, zero, q_head, k_head, v_head, out_head,
+    q_map, k_map, v_map, out_map, held_factor, held_inverse, held_zero, table, scale, zero,
+    q_head, k_head, v_head, out_head,
     HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """Maps with blocks `[1, 1, TILE, D]`; `table` from `list_units`; zero: 0."""

@@ -47,11 +47,15 @@ def cases() -> Iterable[Case]:
     yield Case("no_rows", _make((0,), 16), outputs=_BOTH)
     for kind in KINDS:
         short, wants = "int8" if kind == "int8" else "fp8", {"eight_bits": kind}
-        levels = {"levels": 255} if kind == "int8" else {}
+        levels = 255 if kind == "int8" else 0
         rows = ("y", "y8", "row_scale", "row_zero")
-        yield Case(f"{short}_by_row", _make((2, 5), 129, x_bias=True, factor=True), wants, (*rows, "sum"), **levels)
-        yield Case(f"{short}_by_row_many", _make((2051,), 40), wants, rows, **levels)
-        yield Case(f"{short}_static", _make((7,), 33, static=kind, factor=True), wants, ("y", "sum", "y8"), **levels)
+        yield Case(
+            f"{short}_by_row", _make((2, 5), 129, x_bias=True, factor=True), wants, (*rows, "sum"), levels=levels
+        )
+        yield Case(f"{short}_by_row_many", _make((2051,), 40), wants, rows, levels=levels)
+        yield Case(
+            f"{short}_static", _make((7,), 33, static=kind, factor=True), wants, ("y", "sum", "y8"), levels=levels
+        )
     yield Case("bert_128", _make((128,), 768), bench=True)
     yield Case("bert_1024", _make((1024,), 768), bench=True)
     yield Case("bert_1024_x_bias", _make((1024,), 768, x_bias=True), bench=True)
