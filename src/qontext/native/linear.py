@@ -110,8 +110,8 @@ def pack_groups(
         contiguous(name, tensor)
     if weight.ndim != 2 or 0 in weight.shape or group < 2 or group % 2 or (2 * weight.shape[1]) % group:
         raise ShapeError(
-            f"weight has shape {tuple(weight.shape)} and groups of {group}; wanted [M, K / 2] with no axis of 0 and K a "
-            "multiple of the group, which is even"
+            f"weight has shape {tuple(weight.shape)} and groups of {group}; wanted [M, K / 2] with no axis of 0 and K "
+            "a multiple of the group, which is even"
         )
     m, k = weight.shape[0], 2 * weight.shape[1]
     for name, tensor in (("scale", scale), ("zero", zero)):

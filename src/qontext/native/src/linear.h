@@ -4,26 +4,12 @@
 // each in chunks along K whose sums wait in a small scratch. Every weight is read once for each block of rows, and the
 // chunk that comes next is fetched while this one is used: with few tokens, reading the weights is half of the time.
 #pragma once
-#include "group_words.h"
-#include "linear_finish.h"
-#include "scratch.h"
+#include "group_linear.h"
 
 namespace qx {
 namespace QX_NS {
 
-// Of a block of packed rows of x: most of the second-level cache, which machines with AVX-512 have 1 MiB of or more.
-#if defined(QX_USE_AVX512)
-constexpr int64_t near_x_bytes = 768 * 1024;
-#else
-constexpr int64_t near_x_bytes = 192 * 1024;
-#endif
-constexpr int64_t most_block_rows = 10 * tile_rows;
-
-// Rows [begin, end) in `parts` nearly equal parts: the beginning of part i.
-static inline int64_t part_of(int64_t begin, int64_t end, int64_t i, int64_t parts) { return begin + (end - begin) * i / parts; }
-
-// The same of [0, end), at an even number but for the end.
-static inline int64_t even_part(int64_t end, int64_t i, int64_t parts) { return i == parts ? end : part_of(0, end, i, parts) & ~int64_t(1); }
+constexpr int64_t chunk_words = 512;  // along K: a chunk of weights and a tile of x fit beside each other
 
 template <class Words>
 static void pack_weight(const QxLinear& a, void* packed, int64_t first, int64_t last) {
@@ -43,30 +29,28 @@ static void pack_weight(const QxLinear& a, void* packed, int64_t first, int64_t 
 }
 
 // Rows [begin, end) by panels [first, last). False when there is no memory for the scratch.
-template <class Words, template <class> class Weights>
+template <class Words>
 static bool multiply(const QxLinear& a, int64_t begin, int64_t end, int64_t first, int64_t last) {
     using Word = typename Words::Word;
     using D = typename Words::Memory;
     const Panels panels(a.n, tile_vectors);
-    const Weights<Words> weights(a);
-    const int64_t words = Words::words(a.k), chunks = (words + weights.most_words - 1) / weights.most_words;
+    const int64_t words = Words::words(a.k), chunks = (words + chunk_words - 1) / chunk_words;
     int64_t most = near_x_bytes / (words * 4) / tile_rows * tile_rows;
     most = most < tile_rows ? tile_rows : most > most_block_rows ? most_block_rows : most;
     constexpr int64_t ldc = tile_vectors * width;
-    const auto carve = [&](void* base, Word*& x, float*& sums, Word*& room) {
+    const auto carve = [&](void* base, Word*& x, float*& sums) {
         Carver carver(base);
         x = carver.take<Word>(size_t(most * words + width));
         sums = carver.take<float>(size_t(most * ldc));
-        room = carver.take<Word>(size_t(weights.room_words));
         return carver.used();
     };
-    Word *x = nullptr, *room = nullptr;
+    Word* x = nullptr;
     float* sums = nullptr;
-    void* base = scratch(0, carve(nullptr, x, sums, room));
+    void* base = scratch(0, carve(nullptr, x, sums));
     if (!base) return false;
-    carve(base, x, sums, room);
-    const auto start_of = [&](int64_t panel) { return weights.place(int64_t(panels.first(int(panel))) * width, 0, 0); };
-    const char* stop = start_of(last < panels.count ? last : panels.count);
+    carve(base, x, sums);
+    const Word* weight = static_cast<const Word*>(a.weight);
+    const Word* stop = weight + int64_t(last < panels.count ? panels.first(int(last)) : panels.first(panels.count)) * width * words;
     const int64_t blocks = (end - begin + most - 1) / most;
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t top = part_of(begin, end, block, blocks), rows = part_of(begin, end, block + 1, blocks) - top;
@@ -80,18 +64,18 @@ static bool multiply(const QxLinear& a, int64_t begin, int64_t end, int64_t firs
             const int vectors = panels.vectors(int(p));
             const int64_t column = int64_t(panels.first(int(p))) * width;
             const int64_t columns = a.n - column < vectors * width ? a.n - column : vectors * width;
+            const Word* panel = weight + column * words;
             for (int64_t c = 0; c < chunks; ++c) {
-                const int64_t k = even_part(words, c, chunks), steps = even_part(words, c + 1, chunks) - k;
-                const Word* b = weights.take(column, vectors * width, k, steps, room);
+                const int64_t k = part_of(0, words, c, chunks), steps = part_of(0, words, c + 1, chunks) - k;
+                const Word* b = panel + k * vectors * width;
                 // What follows in memory is used next, but for the last chunk: there the next block starts over.
-                const char* next = weights.place(column, vectors * width, k + steps);
-                const int64_t bytes = next - weights.place(column, vectors * width, k);
-                if (next >= stop) next = start_of(first);
-                const int64_t lines = (bytes / 64 + tiles - 1) / tiles;
+                const Word* next = b + steps * vectors * width;
+                if (next >= stop) next = weight + int64_t(panels.first(int(first))) * width * words;
+                const int64_t lines = (steps * vectors * width * 4 / 64 + tiles - 1) / tiles;
                 for (int64_t t = 0; t < tiles; ++t) {
                     const int64_t r = part_of(0, rows, t, tiles), m = part_of(0, rows, t + 1, tiles) - r;
                     float* to = sums + r * ldc;
-                    const char* ahead = next + t * lines * 64;
+                    const char* ahead = reinterpret_cast<const char*>(next) + t * lines * 64;
                     product_of<Words>(int(m), vectors)(x + r * words + k * m, b, steps, to, ldc, c > 0, ahead, lines);
                 }
             }
@@ -121,7 +105,7 @@ static void linear_pack(const QxLinear& a, void* packed, int64_t first, int64_t 
 
 template <class Words>
 static bool multiply_any(const QxLinear& a, int64_t begin, int64_t end, int64_t first, int64_t last) {
-    return a.group ? multiply<Words, GroupWeights>(a, begin, end, first, last) : multiply<Words, WholeWeights>(a, begin, end, first, last);
+    return a.group ? multiply_groups<Words>(a, begin, end, first, last) : multiply<Words>(a, begin, end, first, last);
 }
 
 static bool linear_part(const QxLinear& a, int64_t begin, int64_t end, int64_t first, int64_t last) {

@@ -11,6 +11,7 @@ namespace QX_NS {
 
 struct FloatWords : FloatStep {
     using Memory = F32;
+    using Packed = Word;  // what weights are read as
     static constexpr int64_t words(int64_t values) { return values; }
     // The words of values [at, at + width) of a row of `size`; those past its end are zero.
     static V read(const float* row, int64_t at, int64_t size) {
@@ -22,6 +23,7 @@ struct FloatWords : FloatStep {
 #if defined(__AVX512BF16__)
 struct PairWords : PairStep {
     using Memory = BF16;
+    using Packed = Word;
     static constexpr int64_t words(int64_t values) { return (values + 1) / 2; }
     static V read(const uint16_t* row, int64_t at, int64_t size) { return load_words(row + 2 * at, size - 2 * at); }
 };

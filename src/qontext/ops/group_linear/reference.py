@@ -6,7 +6,7 @@ from ..linear.reference import ACTIVATIONS
 
 
 def halves_of(weight: torch.Tensor) -> torch.Tensor:
-    """uint8 [M, K] with 0 to 15 of a packed weight [M, K / 2], whose bytes hold two values, the first in the low half."""
+    """uint8 [M, K] with 0 to 15 of a packed weight [M, K / 2]: two values a byte, the first in the low half."""
     return torch.stack([weight & 15, weight >> 4], -1).flatten(-2)
 
 
