@@ -1,7 +1,7 @@
 """The public Engine: build, run, save, load."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,11 @@ from .calibration.calibrate import check_method, collected
 from .calibration.quantise import QuantOptions, in_int8
 from .errors import ArgumentError, InputError
 from .fusion.rule import Rule
+from .generation.beam import Beams
+from .generation.generate import generate
 from .generation.loop import USUAL_PAGE, Generator
 from .generation.loop import Settings as Generation
+from .generation.sampler import Sampling
 from .generation.text import Text
 from .graph.dims import Dim
 from .graph.model import InputRule, Model
@@ -141,11 +144,11 @@ class Engine:
         if not self.compiled.states:
             raise ArgumentError(f"generate: {self.name} is no decoder (task {self.task or 'unknown'})")
         if self._generator is None:
-            prefill, decode = self._executors["prefill"], self._executors["decode"]
-            if isinstance(prefill, GpuExecutor) or isinstance(decode, GpuExecutor):
+            programs = {name: e for name, e in self._executors.items() if name != "encode"}
+            if any(isinstance(e, GpuExecutor) for e in programs.values()):
                 raise ArgumentError(f"generate: engines for {self.device} do not generate yet; build with device='cpu'")
             vocabulary = int(self.config["vocabulary"])
-            self._generator = Generator(prefill, decode, self.compiled.states, self.max_length, vocabulary)
+            self._generator = Generator(programs, self.compiled.states, self.max_length, vocabulary)
         return self._generator
 
     def generate(
@@ -157,8 +160,14 @@ class Engine:
         stream: bool = False,
         tokens_per_page: int = USUAL_PAGE,
         pages: int = 0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        beams: int = 1,
+        length_penalty: float = 1.0,
     ) -> Any:
-        """Continues prompts, the most likely token at each step.
+        """Continues prompts: with the most likely token at each step, with drawn ones, or by beam search.
 
         Args:
             prompts: one prompt or a list, of any lengths: text, or token ids.
@@ -167,51 +176,24 @@ class Engine:
             stream: yield (number of the prompt, token or piece of text) as they come, instead of the whole.
             tokens_per_page: of the cache; 0 makes it contiguous.
             pages: of the cache; 0 takes as many as the prompts can need.
+            temperature: over 0 draws tokens, from logits divided by it; 0 takes the most likely one.
+            top_k, top_p: draw from so many of the most likely tokens; from the fewest whose probabilities reach top_p.
+            seed: of the draws; those of a prompt depend on the seed and the prompt's number alone.
+            beams: over 1 searches with so many beams and gives the best result, scored by the sum of its log
+                probabilities over its length to the power of `length_penalty`.
         Returns:
             What was generated, in the form of the prompts: text for text, ids for ids; a list for a list. An
             end-of-sequence token is not part of it.
         Raises:
             ArgumentError: the model is no decoder.
-            InputError: prompts that are empty, too long, or text without a tokenizer; pages that run out.
+            InputError: prompts that are empty, too long, or text without a tokenizer; settings that cannot be used or
+                exclude each other; pages that run out.
         """
-        single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
-        listed = [prompts] if single else list(prompts)
-        text = Text(self.tokenizer)
-        ids = [text.ids(p) for p in listed]
         ends = frozenset() if ignore_eos else frozenset(self.config.get("end_token_ids", ()))
         settings = Generation(max_new_tokens, ends, tokens_per_page, pages)
-        pieces = self._pieces(ids, settings, text, [isinstance(p, str) for p in listed])
-        if stream:
-            return pieces
-        found: list[Any] = ["" if isinstance(p, str) else [] for p in listed]
-        for row, piece in pieces:
-            found[row] += piece if isinstance(piece, str) else [piece]
-        return found[0] if single else found
-
-    def _pieces(
-        self, prompts: list[list[int]], settings: Generation, text: Text, as_text: list[bool]
-    ) -> Iterator[tuple[int, Any]]:
-        """What each step adds to each prompt: a token, or the text that has become certain."""
-        given: list[list[int]] = [[] for _ in prompts]
-        shown = [""] * len(prompts)
-        for step in self.generator.steps(prompts, settings):
-            for row, token in zip(step.rows, step.tokens, strict=True):
-                if token in settings.ends:
-                    continue
-                given[row].append(token)
-                if not as_text[row]:
-                    yield row, token
-                    continue
-                whole = text.text(given[row])
-                # A character of several bytes is shown when its last token has come.
-                if not whole.endswith("\N{REPLACEMENT CHARACTER}") and whole.startswith(shown[row]):
-                    piece, shown[row] = whole[len(shown[row]) :], whole
-                    if piece:
-                        yield row, piece
-        for row, tokens in enumerate(given):
-            rest = text.text(tokens)[len(shown[row]) :] if as_text[row] and tokens else ""
-            if rest:
-                yield row, rest
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        text = Text(self.tokenizer)
+        return generate(self.generator, text, prompts, settings, sampling, Beams(beams, length_penalty), stream)
 
     def _packed(self, inputs: Mapping[str, Any], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
         """Outputs of a packed batch."""

@@ -125,7 +125,7 @@ def test_ends_stop_their_sequence_alone(small):
 def test_lower_precision_stays_near(small, precision):
     folder, model, _ = small
     engine = qx.build(qx.import_model(folder), precision, tune=False)
-    assert {t.dtype for t in engine.generator._room([[1]], Settings(1)).tensors.values()} <= {
+    assert {t.dtype for t in engine.generator._room(1, 1, 0).tensors.values()} <= {
         torch.bfloat16,
         torch.float16,
     }
@@ -138,14 +138,14 @@ def test_lower_precision_stays_near(small, precision):
 
 def test_programs_share_their_weights(small):
     folder, _, engine = small
-    assert list(engine.compiled.programs) == ["encode", "prefill", "decode"]
+    assert list(engine.compiled.programs) == ["encode", "prefill", "decode", "beams"]
     low = qx.build(qx.import_model(folder), "bf16", tune=False)
     for built in (engine, low):
         memory = [
             {t.data_ptr() for t in program.constants.values() if t.dim() == 2}
             for program in built.compiled.programs.values()
         ]
-        assert memory[0] == memory[1] == memory[2]
+        assert memory[0] == memory[1] == memory[2] == memory[3]
 
 
 def test_a_nan_in_one_sequence_leaves_its_neighbours_as_they_were(small):
