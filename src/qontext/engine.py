@@ -22,6 +22,7 @@ from .generation.beam import Beams
 from .generation.generate import generate
 from .generation.loop import USUAL_PAGE, Generator
 from .generation.loop import Settings as Generation
+from .generation.ranges import largest_in_caches
 from .generation.sampler import Sampling
 from .generation.text import Text
 from .graph.dims import Dim
@@ -29,6 +30,7 @@ from .graph.model import InputRule, Model
 from .graph.text import type_text
 from .ops.declare import Op
 from .ops.device import device_of
+from .quant.caches import KvCache, in_eight_bits
 from .quant.recipe import Recipe
 from .runtime.executor import Observe
 from .runtime.gpu_executor import GpuExecutor, executor_for
@@ -311,6 +313,7 @@ def build(
     keep: Sequence[str] = (),
     calibration: Calibration | str | os.PathLike[str] | Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
     quantisation: QuantOptions | None = None,
+    kv_cache: KvCache | str | None = None,
     plugins: Sequence[Op] = (),
     rules: Sequence[Rule] = (),
     tuner: Tuner | None = None,
@@ -335,6 +338,7 @@ def build(
             smoothing factors on them and compares its results with those in float32. For int8 also what `calibrate`
             returned, or the path of its file: static scales are taken from it.
         quantisation: how int8 is made: static scales or those found at run time, smoothing, the largest error.
+        kv_cache: of decoders: caches in eight bits, a `KvCache`; "fp8" stands for KvCache("fp8").
         plugins: operators of yours that the model uses.
         rules: fusion rules of yours. Those marked `early` run on the normal form, before our rules join operators;
             the others after them.
@@ -355,6 +359,14 @@ def build(
         compiled = compile_model(model, how, plugins, rules, tuner, told, overflowing, recipe)
         return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
 
+    def largest(prompts: Sequence[Any]) -> dict[str, torch.Tensor]:
+        measured = made(replace(settings, precision="fp32", rest="", tune=False, graphs=False, keep=()))
+        text = Text(measured.tokenizer)
+        return largest_in_caches(measured.generator, [text.ids(p) for p in prompts])
+
+    if kv_cache is not None:
+        check_settings(settings)
+        model = in_eight_bits(model, kv_cache, largest, log)
     if precision == "int8":
         check_settings(settings)
         return in_int8(made, settings, lambda: model_hash(model), calibration, quantisation or QuantOptions(), log)

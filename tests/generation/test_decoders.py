@@ -125,15 +125,23 @@ def test_ends_stop_their_sequence_alone(small):
 def test_lower_precision_stays_near(small, precision):
     folder, model, _ = small
     engine = qx.build(qx.import_model(folder), precision, tune=False)
-    assert {t.dtype for t in engine.generator._room(1, 1, 0).tensors.values()} <= {
-        torch.bfloat16,
-        torch.float16,
-    }
     first = next(engine.generator.steps(PROMPTS, Settings(1)))
     for row, logits in zip(first.rows, first.logits, strict=True):
         with torch.no_grad():
             want = model(torch.tensor([PROMPTS[row]])).logits[0, -1]
         assert float((logits - want).norm() / want.norm()) < 5e-2
+
+
+def test_a_build_leaves_the_model_as_it_was(small):
+    """One model, several precisions, in any order: each engine has the caches and the numbers of its own."""
+    folder, _, engine = small
+    model = qx.import_model(folder)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32), ("fp16", torch.float16)):
+        built = qx.build(model, precision, tune=False)
+        found = built.generate(PROMPTS, 3)
+        assert {t.dtype for t in built.generator.caches.tensors.values()} == {dtype}
+        if precision == "fp32":
+            assert found == engine.generate(PROMPTS, 3)
 
 
 def test_programs_share_their_weights(small):

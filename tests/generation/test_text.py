@@ -59,3 +59,13 @@ def test_command_draws_and_searches(folder):
         result = CliRunner().invoke(app, ["generate", "-m", str(folder), text, "-n", "4", "--json", *flags])
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["results"][0]["generated"] == engine.generate(text, 4, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_command_with_eight_bit_caches(folder, kind):
+    text = "word3 word4"
+    held = qx.KvCache(kind, samples=[text])
+    engine = qx.build(qx.import_model(folder), kv_cache=held, tune=False)
+    result = CliRunner().invoke(app, ["generate", "-m", str(folder), text, "-n", "4", "--kv-cache", kind, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["results"][0]["generated"] == engine.generate(text, 4)

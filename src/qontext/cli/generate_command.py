@@ -20,6 +20,9 @@ def generate(
     ids: Annotated[bool, typer.Option("--ids", help="prompts are token ids, separated by blanks or commas")] = False,
     cache: Annotated[str, typer.Option("--cache", help="paged or contiguous")] = "paged",
     tokens_per_page: Annotated[int, typer.Option("--tokens-per-page", help="of a paged cache")] = 64,
+    kv_cache: Annotated[
+        str, typer.Option("--kv-cache", help="int8 or fp8, with scales measured on the prompts; else as the precision")
+    ] = "",
     temperature: Annotated[float, typer.Option("--temperature", help="over 0 draws tokens; 0: the most likely")] = 0.0,
     top_k: Annotated[int, typer.Option("--top-k", help="draw from so many of the most likely tokens; 0: all")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="draw from the fewest tokens that reach this share")] = 1.0,
@@ -41,7 +44,8 @@ def generate(
         raise ArgumentError(f"--tokens-per-page is {tokens_per_page}, it has to be at least 1")
     given = read_texts(texts, file)
     prompts: list[Any] = [_ids(text) for text in given] if ids else list(given)
-    engine = open_engine(model, precision, device, verbose, tune=False, task="generate")
+    held = _eight_bits(model, kv_cache, prompts)
+    engine = open_engine(model, precision, device, verbose, tune=False, task="generate", kv_cache=held)
     page = tokens_per_page if cache == "paged" else 0
     settings = {
         "ignore_eos": ignore_eos, "tokens_per_page": page, "temperature": temperature, "top_k": top_k, "top_p": top_p,
@@ -57,6 +61,15 @@ def generate(
     found = engine.generate(prompts, max_new_tokens, **settings)
     rows = [{"prompt": p, "generated": g} for p, g in zip(prompts, found, strict=True)]
     show({"results": rows}, json, lambda: "\n".join(_line(row) for row in rows))
+
+
+def _eight_bits(model: str, kind: str, prompts: list[Any]) -> Any:
+    from ..errors import ArgumentError
+    from ..quant.caches import KvCache
+
+    if kind and model.endswith(".qx"):
+        raise ArgumentError(f"--kv-cache is {kind!r}, but {model} is an engine; its caches are those it was built with")
+    return KvCache(kind, samples=prompts) if kind else None
 
 
 def _ids(text: str) -> list[int]:

@@ -115,6 +115,20 @@ class Generator:
             ends, most = settings.ends, settings.prefill_tokens
             return beam_search(self._runner, caches, prompts, beams, settings.new_tokens, ends, most, contiguous)
 
+    def caches_after(self, prompt: Sequence[int]) -> dict[str, torch.Tensor]:
+        """What a prompt puts into each cache: keys and values [2, Nkv, tokens, D].
+
+        Raises InputError for a prompt that cannot be used.
+        """
+        settings = Settings(1)
+        self._check([prompt], settings)
+        with self._lock:
+            caches = self._runner.room(1, len(prompt))
+            rows = [Row(0, caches.open())]
+            for _ in self._runner.contexts(caches, rows, [prompt], settings.prefill_tokens):
+                pass
+            return {name: tensor[0] for name, tensor in caches.tensors.items()}
+
     @staticmethod
     def _step(rows: Sequence[Row], logits: torch.Tensor, choose: Choose, last: dict[int, int]) -> Step:
         """The step of these rows; their tokens go into `last`."""
