@@ -1,6 +1,6 @@
 """Times our GPU attention kernels against PyTorch's on one GPU; every kernel is checked against float32 first.
 
-Usage: PYTHONPATH=src python3 bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--no-peers] [--tiles]
+Usage: python bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--no-peers] [--flashinfer WORD ...] [--tiles]
 
 The rate counts useful work: 4 * N * D operations for each query and key of the same sequence that attend (half of them
 when causal), padding and masked parts of tiles not at all. Each figure is the median of CUDA graph replays.
@@ -35,7 +35,8 @@ from qontext.ops.device import device_of
 from qontext.ops.gpu_facts import gpu_facts
 from qontext.plugins.conformance import kernels_of
 
-OP, ATTENTION = BY_NAME["QKVToContext"], BY_NAME["Attention"]
+OP, ATTENTION, QUANT = (BY_NAME[name] for name in ("QKVToContext", "Attention", "QuantQKVToContext"))
+IN_BYTES = 0.04  # relative error that bytes may make of attention over normal numbers
 Run = Callable[[], Any]
 
 
@@ -106,14 +107,14 @@ class Bench:
                 done.append(one[0].transpose(0, 1))
         return torch.cat(done)
 
-    def measure(self, name: str, run: Run, result: Callable[[], torch.Tensor]) -> None:
+    def measure(self, name: str, run: Run, result: Callable[[], torch.Tensor], allowed: float | None = None) -> None:
         """Checks the result `[T, N, D]` of one call, then times it; a failure is a row too."""
         row: dict[str, Any] = {"case": self.case.name, "kernel": name}
         try:
             run()
             error = relative_rms(result(), self.want)
             row["error"] = error
-            if not error <= from_torch(self.case.dtype).tolerance:
+            if not error <= (allowed or from_torch(self.case.dtype).tolerance):
                 row["failed"] = f"relative error {error:.2e}"
             else:
                 row["ms"] = replayed([run]) / 1e3
@@ -129,7 +130,7 @@ class Bench:
         case = self.case
         attributes = {"num_heads": case.heads, "layout": "T (three N D)", "kind": case.kind}
         longest = torch.tensor(self.longest, dtype=torch.int32)
-        inputs = [self.qkv, None, None, None, self.cu, longest, None, None, None]
+        inputs = [self.qkv, None, None, None, self.cu, longest, None]
         call = call_of(OP, inputs, attributes, (True, False, False), device_of("cuda"))
         if kernel.supports(call) is not None:
             return
@@ -138,6 +139,41 @@ class Bench:
         self.measure(
             name or kernel.name, lambda: bound(inputs, [out, None, None]), lambda: out.unflatten(1, (case.heads, -1))
         )
+
+    def in_bytes(self) -> None:
+        """Attention over bytes: made of floats by scales that are found or given, and bytes in and out."""
+        case = self.case
+        if case.dtype == torch.float32:
+            return
+        scale = self.qkv.abs().max().float() / 127
+        stored = (self.qkv.float() / scale).round().to(torch.int8)
+        by = self.want.abs().max() / 127
+        shared = {"num_heads": case.heads, "layout": "T (three N D)", "kind": case.kind}
+        variants: list[tuple[str, torch.Tensor, torch.Tensor | None, torch.Tensor | None, dict[str, Any]]] = [
+            ("scales found", self.qkv, None, None, {}),
+            ("scales given", self.qkv, scale, None, {}),
+            ("bytes in and out", stored, scale, by, {}),
+            ("bytes in and out, dq_probs", stored, scale, by, {"dq_probs": 1 / 127}),
+            ("the same with use_int8_scale_max", stored, scale, by, {"dq_probs": 1 / 127, "use_int8_scale_max": True}),
+        ]
+        longest = torch.tensor(self.longest, dtype=torch.int32)
+        for name, qkv, qkv_scale, context_scale, more in variants:
+            inputs = [qkv, None, None, None, self.cu, longest, None, qkv_scale, context_scale]
+            call = call_of(QUANT, inputs, {**shared, **more}, (True,), device_of("cuda"))
+            kernel = kernels_of(QUANT, "cuda")[0]
+            if kernel.supports(call) is not None:
+                continue
+            dtype = torch.int8 if context_scale is not None else case.dtype
+            out = torch.empty(self.want.flatten(1).shape, dtype=dtype, device="cuda")
+            bound = kernel.bind(call)
+
+            def shown(out: torch.Tensor = out, scaled: bool = context_scale is not None) -> torch.Tensor:
+                wide = out.float() * by if scaled else out
+                return wide.unflatten(1, (case.heads, -1))
+
+            # Steps of 1/127 lose rows over many keys: their error says how much, and is no reason to leave them out.
+            allowed = 2.0 if more else IN_BYTES
+            self.measure(f"{kernel.name}, {name}", lambda b=bound, i=inputs, o=out: b(i, [o]), shown, allowed)
 
     def apart(self, kernel: Kernel) -> None:
         """One of the kernels of Attention on heads that lie apart: each is a sequence of one head."""
@@ -164,8 +200,8 @@ class Bench:
         views = [x.unflatten(0, (-1, self.longest)).transpose(1, 2) for x in self.parts]
         return [x.contiguous() for x in views] if apart else views
 
-    def peers(self) -> None:
-        """What PyTorch has: padded kernels where lengths are equal, its packed ones everywhere."""
+    def peers(self, flashinfer: bool) -> None:
+        """What PyTorch has: padded kernels where lengths are equal, its packed ones everywhere; FlashInfer if asked."""
         case, causal = self.case, self.case.kind == "causal"
         if case.even:
             for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
@@ -173,7 +209,7 @@ class Bench:
                 self._padded(f"{backend.name.lower()}, heads apart", backend, *self._padded_parts(True), causal)
             self._flex(*self._padded_parts(True), causal)
         self._varlen(causal)
-        if importlib.util.find_spec("flashinfer") is not None:
+        if flashinfer and importlib.util.find_spec("flashinfer") is not None:
             self._flashinfer(causal)
 
     def _padded(self, name: str, backend: SDPBackend, q: Any, k: Any, v: Any, causal: bool) -> None:
@@ -233,6 +269,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--cases", nargs="+", default=[], help="only cases whose names contain one of these")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument(
+        "--flashinfer", nargs="+", default=[""], metavar="WORD", help="only for such cases: it compiles for minutes"
+    )
     parser.add_argument("--tiles", action="store_true")
     options = parser.parse_args()
     record: dict[str, Any] = {
@@ -247,6 +286,8 @@ def main() -> None:
         bench = Bench(case)
         for kernel in kernels_of(OP, "cuda"):
             bench.ours(kernel)
+        bench.in_bytes()
+
         if case.even:
             for kernel in kernels_of(ATTENTION, "cuda"):
                 if kernel.name.startswith("hopper."):
@@ -254,7 +295,7 @@ def main() -> None:
         if options.tiles:
             bench.tiles()
         if not options.no_peers:
-            bench.peers()
+            bench.peers(any(word in case.name for word in options.flashinfer))
         record["rows"] += bench.rows
         if options.output:
             options.output.write_text(json.dumps(record, indent=1) + "\n")

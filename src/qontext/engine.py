@@ -33,7 +33,8 @@ from .ops.device import device_of
 from .quant.caches import KvCache, in_eight_bits
 from .quant.recipe import Recipe
 from .runtime.executor import Observe
-from .runtime.gpu_executor import GpuExecutor, executor_for
+from .runtime.executors import executor_for
+from .runtime.gpu_executor import GpuExecutor
 from .runtime.inputs import Inputs, check_right_padded
 from .runtime.magnitudes import near_overflow
 from .runtime.outputs import at, to_numpy
@@ -141,14 +142,14 @@ class Engine:
     def generator(self) -> Generator:
         """What generates: the loop over the programs "prefill" and "decode" with its caches.
 
-        Raises ArgumentError for a model that is no decoder, or on a device that has no generation yet.
+        Raises ArgumentError for a model that is no decoder.
         """
         if not self.compiled.states:
             raise ArgumentError(f"generate: {self.name} is no decoder (task {self.task or 'unknown'})")
         if self._generator is None:
-            programs = {name: e for name, e in self._executors.items() if name != "encode"}
-            if any(isinstance(e, GpuExecutor) for e in programs.values()):
-                raise ArgumentError(f"generate: engines for {self.device} do not generate yet; build with device='cpu'")
+            # On a GPU sizes of a step are rounded up, the beams of a prompt too: there beams go over pages.
+            left = {"encode"} if self.device == "cpu" else {"encode", "beams"}
+            programs = {name: e for name, e in self._executors.items() if name not in left}
             vocabulary = int(self.config["vocabulary"])
             self._generator = Generator(programs, self.compiled.states, self.max_length, vocabulary)
         return self._generator
@@ -233,8 +234,11 @@ class Engine:
 
     @property
     def graphs(self) -> dict[str, Any]:
-        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when a GPU engine has none."""
-        executor = self._executors["encode"]
+        """CUDA graphs: how many steps they hold, `captured` rows, and the `reason` when a GPU engine has none.
+
+        Those of "decode" where the model is a decoder.
+        """
+        executor = self._executors["decode" if self.compiled.states else "encode"]
         if not isinstance(executor, GpuExecutor):
             return {"reason": "", "steps": 0, "captured": []}
         held = 0 if executor.graphs.reason else executor.parts.core

@@ -23,7 +23,8 @@ def test_ranges_hold_what_the_layers_read(model, batches, smooth):
     found = qx.calibrate(
         model, lambda: batches, "min-max", smooth=smooth, progress=lambda done, of: seen.append((done, of))
     )
-    assert found.samples == 7 and len(found.layers) == 9
+    attention = [name for name in found.layers if name.endswith(("/query", "/key", "/value"))]
+    assert found.samples == 7 and len(found.layers) == 9 + len(attention) and len(attention) == 3 * 2
     assert seen[-1] == (7 * (1 + smooth),) * 2
     assert all(r.low <= 0 <= r.high and r.high > r.low for r in found.layers.values())
     assert any(r.smoothing for r in found.layers.values()) <= smooth

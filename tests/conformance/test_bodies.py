@@ -23,6 +23,7 @@ from qontext.ops.network import OPSET as NETWORK_OPSET
 # The only cases that standard operators cannot say, each with the reason. Every operator has a body in all others.
 WITHOUT_BODY = {
     ("QKVToContext", "packed_mask"): "a mask of queries and keys holds positions of each sequence, not packed tokens",
+    ("QuantQKVToContext", "packed_mask"): "the same",
     ("QKVToContext", "outputs_packed"): "padded outputs of packed tokens",
     ("Attention", "scores_packed"): "padded outputs of packed tokens",
 }
@@ -95,7 +96,8 @@ def test_body_in_onnx_runtime_equals_the_reference(op, case, opset):
     assert len(got) == len(wanted)
     for i, result in zip(wanted, got, strict=True):
         factor = case.tolerance.get("float32", 1.0)
-        assert op_cases.problem_with(op.outputs[i].name, result, want[i], call.outputs[i], factor) is None
+        name, levels = op.outputs[i].name, case.levels
+        assert op_cases.problem_with(name, result, want[i], call.outputs[i], factor, levels) is None
 
 
 def test_cases_without_a_body_still_exist():

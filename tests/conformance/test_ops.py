@@ -68,7 +68,8 @@ def test_eager_call_equals_the_reference(op, case):
     for param, operand, reference in zip(op.outputs, call.outputs, want, strict=True):
         if operand is not None:
             factor = case.tolerance.get(case.dtypes[0], 1.0)
-            assert op_cases.problem_with(param.name, results.pop(0), reference, operand, factor) is None
+            result = results.pop(0)
+            assert op_cases.problem_with(param.name, result, reference, operand, factor, case.levels) is None
     assert results == []
 
 

@@ -4,6 +4,7 @@ Between two events a kernel stands alone. In a graph it may be launched, and fet
 of it ends (programmatic dependent launch); with some microseconds a kernel that decides between rivals.
 """
 
+import contextlib
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,16 +38,16 @@ def race_in_chains(
         Microseconds by name, without rivals that cannot be captured.
     """
     operands = with_own_weights(call, inputs, 2 * cache_bytes())
-    chains = {}
+    chains: dict[str, tuple[torch.cuda.CUDAGraph, list[Run], int]] = {}
     for kernel, alone in kernels:
         runs = [bound(kernel, one, given, size) for one, given in operands]
         rounds = max(1, round(_LEAST_US / (alone * len(runs))))
         graph = _captured(runs, rounds)
         if graph is not None:
-            chains[kernel.name] = graph, rounds * len(runs)
+            chains[kernel.name] = graph, runs, rounds * len(runs)
     marks: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in chains}
     for _ in range(repeats + 1):
-        for name, (graph, _) in chains.items():
+        for name, (graph, _, _) in chains.items():
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             graph.replay()
@@ -54,7 +55,7 @@ def race_in_chains(
             marks[name].append((start, end))
     torch.cuda.synchronize()
     return {
-        name: statistics.median(a.elapsed_time(b) for a, b in pairs[1:]) * 1e3 / chains[name][1]
+        name: statistics.median(a.elapsed_time(b) for a, b in pairs[1:]) * 1e3 / chains[name][2]
         for name, pairs in marks.items()
     }
 
@@ -77,24 +78,25 @@ def with_own_weights(call: Call, inputs: Sequence[torch.Tensor | None], least_by
 
 
 def _captured(runs: Sequence[Run], rounds: int) -> torch.cuda.CUDAGraph | None:
-    """A graph of the runs, `rounds` times over; None where one of them cannot be captured."""
-    stream = torch.cuda.current_stream()
+    """A graph of the runs, `rounds` times over, which have to outlive it; None where one cannot be captured."""
     side = torch.cuda.Stream()
-    side.wait_stream(stream)
+    side.wait_stream(torch.cuda.current_stream())
+    graph = torch.cuda.CUDAGraph()
     with torch.cuda.stream(side):
         for run in runs:
             run()
-    side.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+        side.synchronize()
+        # Not torch.cuda.graph, which lets go of all cached memory each time.
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
             for _ in range(rounds):
                 for run in runs:
                     run()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # a kernel that reads something back
-        return None
-    finally:
-        torch.cuda.set_stream(stream)  # a capture that failed leaves its own stream behind
+            graph.capture_end()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # a kernel that reads something back
+            with contextlib.suppress(RuntimeError):
+                graph.capture_end()
+            return None
     return graph

@@ -23,6 +23,7 @@ from ..ops.infer import Inference
 from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
 from ..packing.remove_padding import PackingReport, remove_padding
+from ..quant.attention import attention_nodes, quantise_attention
 from ..quant.linears import quantise_linears
 from ..quant.recipe import QuantLayer, Recipe, int8_share
 from .plan import Program, plan_program
@@ -294,18 +295,25 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> 
     if settings.precision != "int8":
         return []
     asked = asked_to_stay(graph, settings.keep)
-    linear = {str(n.name) for n in graph if n.op_type == "Linear"}
-    idle = [w for w in settings.keep if not linear & asked_to_stay(graph, [w]).keys()]
+    named = {str(n.name) for n in graph if n.op_type == "Linear"}
+    if recipe.attention:
+        named |= {str(n.name) for n in attention_nodes(graph)}
+    idle = [w for w in settings.keep if not named & asked_to_stay(graph, [w]).keys()]
     if idle:
-        problems = [f"{w!r} names no linear layer, and nothing else becomes int8" for w in idle]
+        what = "linear layer or attention" if recipe.attention else "linear layer"
+        problems = [f"{w!r} names no {what}, and nothing else becomes int8" for w in idle]
         raise ArgumentError(all_problems("build: keep", problems))
-    layers = quantise_linears(graph, replace(recipe, kept={**recipe.kept, **asked}))
-    for layer in layers:
+    recipe = replace(recipe, kept={**recipe.kept, **asked})
+    layers = quantise_linears(graph, recipe)
+    attention = quantise_attention(graph, recipe) if recipe.attention else []
+    for layer in (*layers, *attention):
         if layer.kept:
             say(f"stays in {settings.floats}: {layer.name} ({layer.kept})")
     done = sum(not layer.kept for layer in layers)
     say(f"int8: {done} of {len(layers)} linear layers, {int8_share(layers):.1%} of their operations")
-    return layers
+    if recipe.attention:
+        say(f"int8: {sum(not layer.kept for layer in attention)} of {len(attention)} attentions")
+    return [*layers, *attention]
 
 
 def fixed_operands(ops: Mapping[str, Op]) -> Callable[[ir.Node, int], bool]:

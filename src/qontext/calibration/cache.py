@@ -16,6 +16,8 @@ from ..graph.model import Model
 from ..graph.tensors import constant_of
 
 _WHAT, _VERSION = "qontext calibration", 1
+PARTS = ("/query", "/key", "/value")
+"""What is added to the name of an attention for the ranges of its operands."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Calibration:
 
     model:   hash of graph and weights; method, percentile: how the ranges were chosen
     samples: sequences that were seen
-    layers:  by name of the linear layer
+    layers:  by name of the linear layer; of attention by its name with one of PARTS
     """
 
     model: str

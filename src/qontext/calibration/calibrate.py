@@ -8,11 +8,13 @@ import torch
 
 from ..builder.plan import Step
 from ..errors import ArgumentError, CalibrationError, all_problems
+from ..ops.attention_common.layouts import split_qkv
+from ..ops.attention_common.problem import kv_heads
 from ..quant.smoothing import search
-from .cache import Calibration, LayerRange
+from .cache import PARTS, Calibration, LayerRange
 from .histogram import Histogram
 from .methods import METHODS
-from .watch import Runner, linear_steps, watch
+from .watch import Runner, attention_steps, linear_steps, watch
 
 ROWS = 96  # rows of a layer's input that the search for smoothing factors sees
 Progress = Callable[[int, int], None]
@@ -87,10 +89,12 @@ def calibrate(
             done += sequences([batch])
             progress(done, whole * passes)
 
-    steps = {s.name: s for s in linear_steps(runner.compiled.programs["encode"])}
+    program = runner.compiled.programs["encode"]
+    steps = {s.name: s for s in linear_steps(program)}
     smoothing, outliers = _smoothing(steps, run, by_row) if smooth else ({}, {})
-    ranges = {} if by_row else _ranges(steps, run, smoothing, method, percentile)
-    layers = {}
+    attention = {s.name: s for s in attention_steps(program)}
+    ranges = {} if by_row else _ranges(steps, attention, run, smoothing, method, percentile)
+    layers = {name: LayerRange(*found) for name, found in ranges.items() if name not in steps}
     for name in steps:
         low, high = ranges.get(name, (0.0, 0.0))
         divided = smoothing.get(name)
@@ -117,6 +121,8 @@ def _smoothing(
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in steps}
 
     def seen(step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
+        if step.name not in steps:
+            return
         flat = _finite(step.name, x)
         largest = flat.abs().amax(0).float()
         held = most.get(step.name)
@@ -140,12 +146,14 @@ def _smoothing(
 
 def _ranges(
     steps: Mapping[str, Step],
+    attention: Mapping[str, Step],
     run: Callable[[Callable[[Step, torch.Tensor, torch.Tensor], None]], None],
     smoothing: Mapping[str, torch.Tensor],
     method: str,
     percentile: float,
 ) -> dict[str, tuple[float, float]]:
-    """The range of what every layer reads, after its factors. Layers that read one tensor share its histogram."""
+    """The range of what every layer reads, after its factors, and of Q, K and V. Layers that read one tensor share its
+    histogram."""
     seen_by: dict[str, Histogram] = {}
     shared: dict[tuple[int, bytes], str] = {}
     of = {}
@@ -155,11 +163,17 @@ def _ranges(
         of[name] = shared.setdefault(key, name)
 
     def seen(step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
-        if of[step.name] == step.name:
+        if step.name in attention:
+            settings = step.call.attributes
+            parts = split_qkv(x, settings["layout"], settings["num_heads"], kv_heads(settings))
+            for part, values in zip(PARTS, parts, strict=True):
+                seen_by.setdefault(step.name + part, Histogram()).add(_finite(step.name, values))
+        elif of[step.name] == step.name:
             flat = _finite(step.name, x)
             factors = smoothing.get(step.name)
             seen_by.setdefault(step.name, Histogram()).add(flat if factors is None else flat / factors)
 
     run(seen)
     chosen = {name: METHODS[method](histogram, percentile) for name, histogram in seen_by.items()}
-    return {name: chosen[of[name]] for name in steps if of[name] in chosen}
+    found = {name: chosen[of[name]] for name in steps if of[name] in chosen}
+    return found | {n + part: chosen[n + part] for n in attention for part in PARTS if n + part in chosen}

@@ -8,9 +8,14 @@ import torch
 
 from ..builder.plan import Step
 from ..errors import AccuracyError, all_problems
+from ..ops.attention_common.layouts import split_qkv
+from ..ops.attention_common.problem import kv_heads
 from ..ops.linear.op import OP as LINEAR_OP
 from ..ops.quant_linear.op import OP as QUANT_LINEAR
-from .watch import Runner, linear_steps, watch
+from ..ops.quant_qkv_to_context.reference import signed_bytes
+from ..ops.quant_qkv_to_context.rules import QKV_SCALE
+from ..runtime.executor import Observe
+from .watch import Runner, attention_steps, linear_steps, watch
 
 MOST_CUT = 0.05  # of what a layer reads may lie outside its static range
 _DEAD = 1e-3  # of the float result's spread: less is a constant
@@ -133,15 +138,22 @@ def _range(step: Step) -> tuple[float, float, torch.Tensor | None] | None:
 def sensitivity(floats: Runner, quantised: Runner, batch: Batch) -> dict[str, float]:
     """The error of the outputs when one layer alone multiplies bytes, by layer: what keeping it would gain.
 
-    The float engine runs once a layer; the result of that layer is overwritten by the one of bytes.
+    The float engine runs once a layer; the result of that layer is overwritten by the one of bytes. Of attention, the
+    projection that it reads is overwritten by what its bytes stand for.
     """
-    made = {s.name: s for s in linear_steps(quantised.compiled.programs["encode"]) if s.op == "QuantLinear"}
+    program = quantised.compiled.programs["encode"]
+    made = {s.name: s for s in linear_steps(program) if s.op == "QuantLinear"}
+    made |= {s.name: s for s in attention_steps(program) if s.op == "QuantQKVToContext"}
+    attention = {s.name: s for s in attention_steps(floats.compiled.programs["encode"])}
     want: list[dict[str, Any]] = []
     watch(floats, [batch], lambda step, x, y: None, want.append)
     found = {}
     for name, step in made.items():
         got: list[dict[str, Any]] = []
-        watch(floats, [batch], _replacing(name, step), got.append)
+        if name in attention:
+            got.append(floats.run(batch, _on_levels(attention[name], step)))
+        else:
+            watch(floats, [batch], _replacing(name, step), got.append)
         ends = _Sums()
         for output, value in want[0].items():
             wanted = torch.as_tensor(value)
@@ -163,3 +175,20 @@ def _replacing(name: str, made: Step) -> Callable[[Step, torch.Tensor, torch.Ten
             y.add_(in_bytes - LINEAR_OP(x, weight, bias, activation=activation))
 
     return seen
+
+
+def _on_levels(attention: Step, made: Step) -> Observe:
+    """Overwrites the projection that an attention reads by what its bytes stand for."""
+    settings, scale = attention.call.attributes, made.call.inputs[QKV_SCALE]
+    given = [None] * 3 if scale is None or scale.constant is None else list(scale.constant.expand(3))
+
+    def tap(step: Step, outputs: tuple[torch.Tensor | None, ...]) -> None:
+        for slot, tensor in zip(step.outputs, outputs, strict=False):
+            if slot != attention.inputs[0] or tensor is None:
+                continue
+            parts = split_qkv(tensor, settings["layout"], settings["num_heads"], kv_heads(settings))
+            for part, by, axes in zip(parts, given, ((-1,), (-1,), (-3, -1)), strict=True):
+                held, step_of = signed_bytes(part, by, axes)
+                part.copy_(held * step_of)
+
+    return tap

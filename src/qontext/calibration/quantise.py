@@ -17,6 +17,7 @@ from .watch import Runner
 
 Batch = Mapping[str, Any]
 Made = TypeVar("Made", bound=Runner)
+_PARTS = ("linear", "attention")
 _LENGTH = 16  # of made-up input
 
 
@@ -30,6 +31,7 @@ class QuantOptions:
     max_error:   largest relative RMS error of an output on the samples; the layers that cost most are kept until it
                  holds
     method, percentile: of static scales that are made of samples
+    quantise:    what multiplies bytes: "linear" layers, and "attention" too
     """
 
     activations: str | None = None
@@ -37,6 +39,7 @@ class QuantOptions:
     max_error: float | None = None
     method: str = "percentile"
     percentile: float = 99.99
+    quantise: tuple[str, ...] = ("linear",)
 
 
 def check_options(options: QuantOptions, calibration: Calibration | None, samples: Sequence[Batch]) -> None:
@@ -44,6 +47,11 @@ def check_options(options: QuantOptions, calibration: Calibration | None, sample
     problems = []
     if options.activations not in (None, "token", "tensor", "none"):
         problems.append(f"activations is {options.activations!r}, allowed: token, tensor, none")
+    unknown = [part for part in options.quantise if part not in _PARTS]
+    if unknown or "linear" not in options.quantise:
+        problems.append(f"quantise is {options.quantise!r}, allowed: ('linear',) and ('linear', 'attention')")
+    elif options.activations == "none" and "attention" in options.quantise:
+        problems.append("quantise names 'attention', whose operands are activations, but activations is 'none'")
     ranges = calibration is not None and any(r.low or r.high for r in calibration.layers.values())
     if options.activations == "tensor" and not ranges and not samples:
         problems.append("activations is 'tensor', but there is no calibration to take static scales from")
@@ -114,6 +122,7 @@ def quantised_engine(
     recipe = Recipe() if calibration is None else recipe_of(calibration, static)
     if alone:
         recipe = Recipe(weights_only=True)
+    recipe = replace(recipe, attention="attention" in options.quantise)
     if not options.smooth:
         recipe = replace(recipe, smoothing={})
     if floats is None:
@@ -143,6 +152,7 @@ def _within(
     if most is not None and found.error > most:
         costs = sensitivity(floats, engine, samples[0])
         order = sorted(costs, key=lambda name: -costs[name])
+        what = "layers and attentions" if recipe.attention else "linear layers"
         reasons = {n: f"alone it moves the results by {costs[n]:.2g}; the budget is {most:g}" for n in order}
         too_few, enough, count = 0, None, 1
         while enough is None:
@@ -152,7 +162,7 @@ def _within(
                 enough = (count, *candidate)
             elif count == len(order):
                 raise AccuracyError(
-                    f"max_error {most:g} cannot hold: with all {count} linear layers in {settings.floats} the error is "
+                    f"max_error {most:g} cannot hold: with all {count} {what} in {settings.floats} the error is "
                     f"{candidate[1].error:.3g} (in int8 {first.error:.3g}); allow more, or build in fp32"
                 )
             else:

@@ -11,6 +11,7 @@ from ..graph.model import InputRule
 from ..runtime.executor import Observe
 
 LINEAR = ("Linear", "QuantLinear")
+ATTENTION = ("QKVToContext", "QuantQKVToContext")
 
 
 class Runner(Protocol):
@@ -39,18 +40,25 @@ def linear_steps(program: Program) -> list[Step]:
     return found
 
 
-# (layer, what it reads [..., K], what it gives [..., M]); the tensors are valid during the call only
+def attention_steps(program: Program) -> list[Step]:
+    """The steps that are attention from a fused projection."""
+    return [step for step in program.steps if step.op in ATTENTION]
+
+
+# (layer, what it reads [..., K], what it gives [..., M]); of attention its projection and its context. The tensors are
+# valid during the call only.
 Seen = Callable[[Step, torch.Tensor, torch.Tensor], None]
 
 
 def watch(runner: Runner, batches: Iterable[Mapping[str, Any]], seen: Seen, each: Callable[[Any], None]) -> None:
-    """Runs batches and shows every linear layer with what it reads and writes; `each` gets the outputs of a run.
+    """Runs batches and shows every linear layer and attention with what it reads and writes; `each` gets the outputs.
 
     A layer that reads an input of the program directly is not shown: its values never pass a step.
     """
     program = runner.compiled.programs["encode"]
-    wanted = {step.inputs[0] for step in linear_steps(program)}
-    layers = {step.name for step in linear_steps(program)}
+    steps = [*linear_steps(program), *attention_steps(program)]
+    wanted = {step.inputs[0] for step in steps}
+    layers = {step.name for step in steps}
     held: dict[int, torch.Tensor] = {}
 
     def tap(step: Step, outputs: tuple[torch.Tensor | None, ...]) -> None:

@@ -1,8 +1,9 @@
-"""TensorRT's BERT plugins, in the versions that compute in floating point.
+"""TensorRT's BERT plugins: all in floating point, and attention in INT8 too.
 
 Their tensors have the length first, `[S, B, E, 1, 1]` when padded and `[T, E, 1, 1]` when packed (`var_seqlen`); the
-two axes of 1 come from convolutions that stood in for linear layers. INT8 variants are refused: their scales belong
-to the plan, not to the graph.
+two axes of 1 come from convolutions that stood in for linear layers. Attention in INT8 multiplies bytes by the scales
+that its attributes state, else by scales that are found at run time: those of a plan are not in the graph. Norms in
+INT8 are refused.
 
 Source: https://github.com/NVIDIA/TensorRT/tree/main/plugin (the interfaces and their documentation).
 """
@@ -18,6 +19,7 @@ from ..ops.embed_layer_norm.op import OP as EMBED_LAYER_NORM
 from ..ops.gelu.op import OP as GELU
 from ..ops.group_norm.op import OP as GROUP_NORM
 from ..ops.qkv_to_context.op import OP as QKV_TO_CONTEXT
+from ..ops.quant_qkv_to_context.op import OP as QUANT_QKV_TO_CONTEXT
 from ..ops.skip_layer_norm.op import OP as SKIP_LAYER_NORM
 from .contrib_site import Site
 
@@ -46,16 +48,24 @@ def _float_type(site: Site) -> None:
 
 
 def qkv_to_context(site: Site) -> Results:
-    """CustomQKVToContextPluginDynamic 1, 2, 4, 5: heads interleaved in the projection, valid counts for a mask."""
-    version = _version(site, (1, 4, 2, 5))
-    _float_type(site)
+    """CustomQKVToContextPluginDynamic 1, 2, 4, 5: heads interleaved in the projection, valid counts for a mask.
+
+    With the type INT8 it becomes attention over bytes; versions 3 and 6 are that always.
+    """
+    version = _version(site, (1, 4, 2, 5, 3, 6))
     heads, hidden = site.integer("num_heads"), site.integer("hidden_size")
+    # Only an INT8 plan reads these two.
+    steps = {"dq_probs": site.number("dq_probs", 1 / 127)}
+    steps["use_int8_scale_max"] = bool(site.integer("use_int8_scale_max", 1, (0, 1)))
+    if version in (3, 6):
+        return _interleaved_bytes(site, heads, hidden, steps)
+    in_bytes = site.integer("type_id", 0) == _INT8_TYPE
+    operator = QUANT_QKV_TO_CONTEXT if in_bytes else QKV_TO_CONTEXT
     has_mask = site.integer("has_mask", 0, (0, 1))
     packed = bool(site.integer("var_seqlen", 0, (0, 1))) if version in (2, 5) else False
-    # Only an INT8 plan reads these.
-    site.integer("use_int8_scale_max", 1, (0, 1))
-    settings: dict[str, Any] = {"num_heads": heads, "probs_scale": site.number("dq_probs", 1 / 127)}
+    settings: dict[str, Any] = {"num_heads": heads, **(steps if in_bytes else {})}
     qkv = site.needed(0, "qkv")
+    _no_bytes(site, qkv)
     shape = site.shape(qkv, "qkv")
     fused = shape[1 if packed else 2] if len(shape) == (4 if packed else 5) else None
     if fused != 3 * hidden:
@@ -66,10 +76,52 @@ def qkv_to_context(site: Site) -> Results:
         boundaries = site.add("Cast", site.needed(2, "cu_seqlens"), to=_INT32)
         longest = _length_of(site, site.needed(3, "max_seqlen"))
         operands = (rows, None, None, None, boundaries, longest)
-        context = site.add(QKV_TO_CONTEXT, *operands, layout="T (N three D)", **settings)
+        context = site.add(operator, *operands, layout="T (N three D)", **settings)
         return [site.along("Unsqueeze", context, [2, 3])]
     lengths = _valid_counts(site, site.needed(1, "mask")) if has_mask else None
-    return [site.add(QKV_TO_CONTEXT, qkv, lengths, layout="S B (N three D) 1 1", **settings)]
+    return [site.add(operator, qkv, lengths, layout="S B (N three D) 1 1", **settings)]
+
+
+def _no_bytes(site: Site, qkv: ir.Value) -> None:
+    """Refuses a projection in int8 without a scale."""
+    if site.dtype(qkv) == torch.int8:
+        raise site.refusal("qkv is int8, and no attribute says its scale (versions 3 and 6 have 'use_explicit_int8')")
+
+
+def _interleaved_bytes(site: Site, heads: int, hidden: int, steps: dict[str, Any]) -> Results:
+    """Versions 3 and 6: `[1, 3E, T, 1]` to `[1, E, T, 1]`, packed, in INT8 by explicit scales or by those of the run.
+
+    The plugin's factor on the logits is 1/8, which is 1/sqrt(D) at its only head size, 64.
+    """
+    explicit = site.integer("use_explicit_int8", 0, (0, 1))
+    scales = {name: site.number(name, 0.0) for name in ("input_qkv_scale", "output_ctx_scale")}
+    wrong = [f"attribute {name!r} is {value}; with use_explicit_int8 it is over 0" for name, value in scales.items()]
+    if explicit and min(scales.values()) <= 0:
+        raise site.refusal("; ".join(text for text, value in zip(wrong, scales.values(), strict=True) if value <= 0))
+    qkv = site.needed(0, "qkv")
+    shape = site.shape(qkv, "qkv")
+    if len(shape) != 4 or shape[1] != 3 * hidden:
+        raise site.refusal(f"qkv has shape {text(shape)}; allowed is [1, {3 * hidden}, T, 1]")
+    stored = site.dtype(qkv) == torch.int8
+    if not explicit:
+        _no_bytes(site, qkv)
+    rows = site.along("Squeeze", site.add("Transpose", qkv, perm=[2, 1, 0, 3]), [2, 3])
+    boundaries = site.add("Cast", site.needed(1, "cu_seqlens"), to=_INT32)
+    longest = _length_of(site, site.needed(2, "max_seqlen"))
+    given = [None, None]
+    if explicit:
+        given = [site.constant(torch.tensor(value), name) for name, value in scales.items()]
+    context = site.add(
+        QUANT_QKV_TO_CONTEXT,
+        rows,
+        *(None, None, None, boundaries, longest, None),
+        given[0],
+        given[1] if stored else None,
+        layout="T (N three D)",
+        num_heads=heads,
+        **steps,
+    )
+    return [site.add("Transpose", site.along("Unsqueeze", context, [2, 3]), perm=[2, 1, 0, 3])]
 
 
 def _valid_counts(site: Site, mask: ir.Value) -> ir.Value:

@@ -32,6 +32,7 @@ class Caches:
     block_table: ir.Value | None = None
     states: tuple[ir.Value, ...] = ()
     indirection: ir.Value | None = None
+    one_token: bool = False
 
 
 def cache_name(layer: int) -> str:
@@ -77,7 +78,7 @@ def step(build: Builder, config: DecoderConfig, paths: Paths, program: str) -> N
     shape = ("pages", 2, config.kv_heads, "page", config.head_size)
     states = tuple(net.input(cache_name(i), "float32", shape) for i in range(config.layers))
     beams = net.input("cache_indirection", "int32", ("prompts", "beams", "positions")) if program == "beams" else None
-    caches = Caches(lengths, past, table, states, beams)
+    caches = Caches(lengths, past, table, states, beams, one_token)
     hidden, presents = _layers(build, config, paths, ids, positions, caches)
     if not one_token:
         with net.scope("last_tokens"):
@@ -135,6 +136,7 @@ def _attention(
                 query_lengths=caches.query_lengths,
                 block_table=caches.block_table,
                 cache_indirection=caches.indirection,
+                tokens_each=1 if caches.one_token else 0,
                 outputs=("context", "present"),
                 **attributes,
             )

@@ -1,6 +1,8 @@
 """Multi-head attention on the CPU: padded or packed, with every mask kind, straight out of a fused projection."""
 
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -59,6 +61,33 @@ def attention(
 
     Raises ShapeError, DTypeError, InputError (boundaries or counts), ArgumentError, DeviceError.
     """
+    same_dtype("out", out, q.dtype)
+    operands = operands_of(q, k, v, out, cu_seqlens_q, cu_seqlens_k)
+    run(
+        functions().qx_attention, operands, dtype_code("q", q), scale, cu_seqlens_q, cu_seqlens_k, kv_counts,
+        causal, offset, window, prefix, softcap, bias, mask, empty_row,
+    )  # fmt: skip
+    return out
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Addresses of q, k, v and out, their strides of batch, token and head, and the sizes of the call."""
+
+    pointers: tuple[int, int, int, int]
+    strides: list[int]
+    sizes: tuple[int, ...]
+
+
+def operands_of(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    cu_seqlens_q: torch.Tensor | None,
+    cu_seqlens_k: torch.Tensor | None,
+) -> Operands:
+    """The operands as the library reads them; those of `attention`, out of any dtype. Raises as `attention` does."""
     packed = cu_seqlens_q is not None
     if packed != (cu_seqlens_k is not None):
         raise ArgumentError("attention got only one of cu_seqlens_q and cu_seqlens_k; a packed call needs both")
@@ -70,7 +99,8 @@ def attention(
         on_cpu(name, t)
         if t.stride(-1) != 1 and t.shape[-1] > 1:
             raise ArgumentError(f"{name} has strides {t.stride()}; its last axis must be contiguous")
-        same_dtype(name, t, q.dtype)
+        if name in ("k", "v"):
+            same_dtype(name, t, q.dtype)
     heads, size = q.shape[-2:]
     kv_heads, value_size = v.shape[-2:]
     has_shape("k", k, (*v.shape[:-1], size))
@@ -82,12 +112,7 @@ def attention(
         strides += ([0] if packed else []) + list(t.stride()[:-1])
     batch = len(cu_seqlens_q) - 1 if cu_seqlens_q is not None else q.shape[0]
     pointers = (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr())
-    sizes = (batch, heads, kv_heads, size, value_size, q.shape[-3], k.shape[-3])
-    _run(
-        pointers, dtype_code("q", q), strides, sizes, scale, cu_seqlens_q, cu_seqlens_k, kv_counts,
-        causal, offset, window, prefix, softcap, bias, mask, empty_row,
-    )  # fmt: skip
-    return out
+    return Operands(pointers, strides, (batch, heads, kv_heads, size, value_size, q.shape[-3], k.shape[-3]))
 
 
 def attention_fused(
@@ -151,8 +176,9 @@ def attention_fused(
     strides = [in_batch, in_token, apart * size] * 3 + [out_batch, out_token, size]
     batch = len(cu_seqlens) - 1 if cu_seqlens is not None else others
     sizes = (batch, num_heads, num_heads, size, size, tokens, tokens)
-    _run(
-        pointers, dtype_code("qkv", qkv), strides, sizes, scale, cu_seqlens, cu_seqlens, kv_counts,
+    run(
+        functions().qx_attention, Operands(pointers, strides, sizes), dtype_code("qkv", qkv), scale, cu_seqlens,
+        cu_seqlens, kv_counts,
         causal, offset, window, prefix, softcap, bias, mask, empty_row,
     )  # fmt: skip
     return out
@@ -189,11 +215,10 @@ def _field(name: str, t: torch.Tensor | None, batch: int, heads: int, rows: int,
     return (t.data_ptr(), *strides, t.shape[2], t.shape[3])
 
 
-def _run(
-    pointers: tuple[int, int, int, int],
+def run(
+    kernel: Callable[[bytes, int], int],
+    operands: Operands,
     dtype: int,
-    strides: list[int],
-    sizes: tuple[int, ...],
     scale: float | None,
     cu_q: torch.Tensor | None,
     cu_k: torch.Tensor | None,
@@ -206,8 +231,16 @@ def _run(
     bias: torch.Tensor | None,
     mask: torch.Tensor | None,
     empty_row: str,
+    rest: bytes = b"",
 ) -> None:
-    batch, heads, kv_heads, size, value_size, q_len, kv_len = sizes
+    """Checks what `attention` and its relatives have in common, and calls a kernel of the library.
+
+    Args:
+        kernel: takes the block of the arguments and the number of threads.
+        dtype: the code of q, k and v.
+        rest: what follows the arguments of attention in the kernel's block.
+    """
+    batch, heads, kv_heads, size, value_size, q_len, kv_len = operands.sizes
     if kv_heads == 0 or heads % kv_heads:
         raise ShapeError(f"{heads} query heads are not a multiple of {kv_heads} key heads")
     if not (1 <= size <= MAX_HEAD_SIZE and 1 <= value_size <= MAX_HEAD_SIZE):
@@ -221,10 +254,10 @@ def _run(
         raise DTypeError(f"mask is {mask.dtype}; wanted torch.bool or torch.uint8")
     bias_field = _field("bias", bias, batch, heads, rows, columns)
     block = _ATTENTION.pack(
-        *pointers,
+        *operands.pointers,
         dtype,
-        *strides,
-        *sizes,
+        *operands.strides,
+        *operands.sizes,
         _vector("cu_seqlens_q", cu_q, batch + 1),
         _vector("cu_seqlens_k", cu_k, batch + 1),
         _vector("kv_counts", kv_counts, batch),
@@ -241,7 +274,7 @@ def _run(
         size**-0.5 if scale is None else scale,
         softcap,
     )
-    problem = functions().qx_attention(block, torch.get_num_threads())
+    problem = kernel(block + rest, torch.get_num_threads())
     if problem == 1:
         raise MemoryError("no memory for the scratch of attention")
     if problem == _BAD_COUNTS:

@@ -66,6 +66,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "qx_set_openmp": (_POINTER,) * 4,
     # The argument blocks are made by struct.pack: a bytes object is passed as the address of its data.
     "qx_attention": (ctypes.c_char_p, _INT),
+    "qx_quant_attention": (ctypes.c_char_p, _INT),
     "qx_decode": (ctypes.c_char_p, _INT),
     "qx_layer_norm": (ctypes.c_char_p, _INT),
     "qx_embed_layer_norm": (ctypes.c_char_p, _INT),

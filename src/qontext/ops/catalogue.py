@@ -14,6 +14,7 @@ from .pack_index.op import OP as PACK_INDEX
 from .pack_tokens.op import OP as PACK_TOKENS
 from .qkv_to_context.op import OP as QKV_TO_CONTEXT
 from .quant_linear.op import OP as QUANT_LINEAR
+from .quant_qkv_to_context.op import OP as QUANT_QKV_TO_CONTEXT
 from .rms_norm.op import OP as RMS_NORM
 from .rotary_embedding.op import OP as ROTARY_EMBEDDING
 from .skip_layer_norm.op import OP as SKIP_LAYER_NORM
@@ -30,6 +31,7 @@ OPS: tuple[Op, ...] = (
     EMBED_LAYER_NORM,
     GELU,
     QKV_TO_CONTEXT,
+    QUANT_QKV_TO_CONTEXT,
     ATTENTION,
     GPT_ATTENTION,
     ROTARY_EMBEDDING,

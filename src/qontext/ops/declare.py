@@ -65,6 +65,9 @@ class Case:
     make:      (generator, float dtype) -> one tensor or None for each input of the operator, on the CPU
     outputs:   names of wanted outputs, all required ones when empty
     tolerance: factors on the dtype's tolerance, by dtype name, with their `reason`
+    levels:    results were rounded to this many levels on the way, or are such a level: two kernels that are both right
+               may round what lies half way either way. Their results may be a quarter of a level apart in all, and
+               whole numbers by one in at most one place of a hundred
     """
 
     name: str
@@ -75,6 +78,7 @@ class Case:
     tolerance: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     bench: bool = False
+    levels: int = 0
 
 
 Infer = Callable[[tuple[Operand | None, ...], Mapping[str, Any]], tuple[Operand | None, ...]]

@@ -178,7 +178,7 @@ class _Pass:
             return self._rows(declared, node), attributes, node.op_type
         if node.domain == "" and node.op_type in ELEMENTWISE:
             return [self._row(v, node) for v in node.inputs], attributes, node.op_type
-        if node.op_type == "QKVToContext":
+        if node.op_type in ("QKVToContext", "QuantQKVToContext"):
             return self._attention(node, attributes, heads=1)
         if node.op_type == "Attention" and node.domain == DOMAIN:
             return self._attention(node, attributes, heads=3)

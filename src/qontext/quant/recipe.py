@@ -37,6 +37,10 @@ class Recipe:
     smoothing: factors [K] by which what a layer reads is divided and its weight multiplied
     outliers:  how many times the median column the largest one reaches, for reports
     weights_only: weights are int8, what layers read and the product stay floats
+    attention: attention multiplies bytes too
+    magnitudes: largest of Q, K and V by name of the attention, for static scales; without them they are found at run
+                time
+    source:    where the magnitudes come from
     """
 
     scales: Mapping[str, StaticScale] = field(default_factory=dict)
@@ -44,16 +48,19 @@ class Recipe:
     smoothing: Mapping[str, torch.Tensor] = field(default_factory=dict)
     outliers: Mapping[str, float] = field(default_factory=dict)
     weights_only: bool = False
+    attention: bool = False
+    magnitudes: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass
 class QuantLayer:
-    """What became of one linear layer.
+    """What became of one linear layer or attention.
 
     name, origin:  the node, and the module it comes from
     weights:       "int8", or "float" for a layer that was kept
     scale:         where the scale of what it reads comes from
-    operations:    multiply-adds a token, counted twice
+    operations:    multiply-adds a token, counted twice; 0 for attention, whose operations depend on the length
     smoothed:      its columns were smoothed
     outliers:      how many times the median column of what it reads the largest one reaches; 0 when nobody looked
     kept:          why it was kept, empty when it was quantised
@@ -73,6 +80,7 @@ class QuantLayer:
 
 IN_FLOATS = "none: int8 weights, products of floats"
 BY_ROW = "found for each token at run time"
+IN_BYTES = "found at run time: for each token and head of Q and K, for each sequence and head of V"
 
 
 def int8_share(layers: list[QuantLayer]) -> float:

@@ -53,7 +53,7 @@ class Embed(Pipeline):
             return np.zeros((0, int(self.engine.config.get("hidden_size", 0))), np.float32)
         pieces = self.tokens(items, truncate)
         if "sentence_embedding" in self.engine.output_names:
-            return np.stack(self.run_batches(pieces, "sentence_embedding", progress))
+            return self.run_rows(pieces, "sentence_embedding", len(items), progress)
         return np.stack([h.mean(0) for h in self.run_batches(pieces, "last_hidden_state", progress)])
 
     def _words(self, prompt: str | None) -> str:

@@ -77,13 +77,30 @@ class Pipeline:
             self.check_length(whole, truncate)
             return iter([whole])
         pieces = [texts[start : start + PIECE] for start in range(0, len(texts), PIECE)]
-        return ahead(pieces, lambda piece: self.tokenizer.tokens(piece, self.limit))
+        # Reading what was found holds Python's lock, for which the thread that feeds the engine would have to wait.
+        found = ahead(pieces, self.tokenizer.search)
+        return (self.tokenizer.read(piece, one, self.limit) for piece, one in zip(pieces, found, strict=True))
 
     def run_batches(
         self, pieces: Iterable[Sequence[Tokens]], name: str, progress: Progress | None = None
     ) -> list[np.ndarray]:
         """One array of output `name` for each text, cut to its own length where the output has a length axis."""
         return [r[name] for r in self.run_outputs(pieces, (name,), progress)]
+
+    def run_rows(
+        self, pieces: Iterable[Sequence[Tokens]], name: str, count: int, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Output `name`, one row for each of `count` texts, `[count, ...]`."""
+        rows: np.ndarray | None = None
+        for (indices, _), outputs in in_flight(self.engine, self._batches(pieces), (name,)):
+            batch = outputs[name]
+            if rows is None:
+                rows = np.empty((count, *batch.shape[1:]), batch.dtype)
+            rows[indices] = batch
+            if progress is not None:
+                progress(len(indices))
+        assert rows is not None, "no texts"
+        return rows
 
     def run_outputs(
         self, pieces: Iterable[Sequence[Tokens]], names: Sequence[str], progress: Progress | None = None
@@ -130,7 +147,8 @@ class Pipeline:
             given["attention_mask"] = real.astype(np.int64)
         if "token_type_ids" in names:
             given["token_type_ids"] = np.zeros(real.shape, np.int64)
-            given["token_type_ids"][real] = _flat(t.type_ids for t in texts)
+            if any(t.type_ids for t in texts):
+                given["token_type_ids"][real] = _flat(t.type_ids or (0,) * len(t.ids) for t in texts)
         return given
 
 

@@ -16,7 +16,7 @@ _MASKS = re.compile(r"\[mask\]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a model reads of one tokenised text: the id and the type of each token."""
+    """What a model reads of one tokenised text: the id and the type of each token; no types where all of them are 0."""
 
     ids: Sequence[int]
     type_ids: Sequence[int]
@@ -72,6 +72,7 @@ class Tokenizer:
             self.pad_id = pad
         self.mask_id = self._special(config, "mask", ("[MASK]", "<mask>"))
         self.mask_token = None if self.mask_id is None else self._backend.id_to_token(self.mask_id)
+        self._has_types = self._types_of_single_texts()
 
     def _special(self, config: Mapping[str, Any], name: str, usual: Sequence[str]) -> int | None:
         for token in (config.get(f"{name}_token"), *usual):
@@ -79,6 +80,14 @@ class Tokenizer:
             if found is not None:
                 return int(found)
         return None
+
+    def _types_of_single_texts(self) -> bool:
+        """Whether a text that is no pair may have types other than 0: they are those of a template."""
+        try:
+            with _refusing("the tokenizer cannot take the text"):
+                return any(self._backend.encode("a").type_ids)
+        except TokenizerError:
+            return True  # one without a piece for unknown words
 
     @property
     def vocabulary(self) -> int:
@@ -109,14 +118,23 @@ class Tokenizer:
 
     def tokens(self, texts: Sequence[str], max_length: int | None = None) -> list[Tokens]:
         """The same without what only people need (offsets, words), several times faster for many short texts."""
+        return self.read(texts, self.search(texts), max_length)
+
+    def search(self, texts: Sequence[str]) -> list[Any]:
+        """The part of `tokens` that runs beside other threads of Python: what the library found in each text."""
         with _refusing("the tokenizer cannot take the text"):
-            found = [Tokens(e.ids, e.type_ids) for e in self._backend.encode_batch_fast([_clean(t) for t in texts])]
-        if max_length is None:
+            found: list[Any] = self._backend.encode_batch_fast([_clean(t) for t in texts])
             return found
-        long = [i for i, tokens in enumerate(found) if len(tokens.ids) > max_length]
+
+    def read(self, texts: Sequence[str], found: Sequence[Any], max_length: int | None = None) -> list[Tokens]:
+        """The tokens of texts from what `search` found in them."""
+        read = [Tokens(e.ids, e.type_ids if self._has_types else ()) for e in found]
+        if max_length is None:
+            return read
+        long = [i for i, tokens in enumerate(read) if len(tokens.ids) > max_length]
         for i, short in zip(long, self.encode([texts[i] for i in long], max_length), strict=True):
-            found[i] = short
-        return found
+            read[i] = short
+        return read
 
     def encode_plain(self, text: str) -> Encoding:
         """Tokenises one text without special tokens."""

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from onnx import helper, numpy_helper
 from onnx_graphs import FLOAT, INT32, assert_equal, by_us, graph_of, one_node, random
 
+from qontext.dtypes import relative_rms
 from qontext.errors import UnsupportedOperatorError
 from qontext.importers.onnx_model import import_onnx
+from qontext.ops.catalogue import BY_NAME
 from qontext.ops.interleave import interleave_qkv
 
 S, B, N, D = 6, 3, 2, 8
@@ -195,8 +197,15 @@ def test_a_layer_of_plugins() -> None:
 QKV = "CustomQKVToContextPluginDynamic"
 HEADS = {"num_heads": N, "hidden_size": E}
 REFUSED = {
-    "int8": (plugin(QKV, [("qkv", PADDED)], ["y"], type_id=2, **HEADS), "'type_id' is 2 (INT8)"),
-    "interleaved int8": (plugin(QKV, [("qkv", PADDED)], ["y"], "3", **HEADS), "plugin_version is '3'"),
+    "int8": (
+        plugin(QKV, [("qkv", (np.int8, PADDED[1]))], ["y"], type_id=2, **HEADS),
+        "qkv is int8, and no attribute says its scale",
+    ),
+    "int8_scale": (
+        plugin(QKV, [("qkv", (np.int8, [1, 3 * E, "T", 1]))], ["y"], "3", use_explicit_int8=1, **HEADS),
+        "attribute 'input_qkv_scale' is 0.0; with use_explicit_int8 it is over 0",
+    ),
+    "interleaved int8": (plugin(QKV, [("qkv", PADDED)], ["y"], "3", **HEADS), "allowed is [1, 48, T, 1]"),
     "plain layout": (plugin(QKV, [("qkv", (FLOAT, ["B", "S", 3 * E]))], ["y"], **HEADS), "[S, B, 48, 1, 1]"),
     "mask words": (
         plugin(QKV, [("qkv", PADDED), ("mask", (INT32, ["B", 512]))], ["y"], has_mask=1, **HEADS),
@@ -220,3 +229,47 @@ def test_the_mask_of_the_embedding_is_for_attention_only() -> None:
     model = plugin("CustomEmbLayerNormPluginDynamic", operands, ["y", "counts"], **TABLES)
     with pytest.raises(UnsupportedOperatorError, match="is an output of the graph"):
         import_onnx(model)
+
+
+def quantised(qkv: np.ndarray, **settings: Any) -> np.ndarray:
+    """The reference's context of packed rows [T, 3E]."""
+    operator = BY_NAME["QuantQKVToContext"]
+    scales = [settings.pop(name, None) for name in ("qkv_scale", "context_scale")]
+    attributes = {"num_heads": N, "layout": "T (N three D)", "dq_probs": 1 / 127, **settings}
+    given = [torch.from_numpy(qkv), *[None] * 3, torch.from_numpy(BOUNDS), torch.tensor(S), None]
+    given += [None if s is None else torch.tensor(s) for s in scales]
+    return operator.reference(*given, **operator.complete_attributes(attributes)).numpy()
+
+
+INT8_SETTINGS = {"num_heads": N, "hidden_size": E, "use_int8_scale_max": 1, "dq_probs": 1 / 127}
+FEEDS = {"cu": BOUNDS, "longest": np.zeros(S, np.float32)}
+REST = [("cu", (INT32, ["C"])), ("longest", (FLOAT, ["L"]))]
+
+
+def test_qkv_to_context_in_bytes_by_explicit_scales() -> None:
+    """Versions 3 and 6: bytes come and go, [1, 3E, T, 1] to [1, E, T, 1]."""
+    scales = {"use_explicit_int8": 1, "input_qkv_scale": 0.03, "output_ctx_scale": 0.0213}
+    operands = [("qkv", (np.int8, [1, 3 * E, "T", 1])), *REST]
+    model = plugin("CustomQKVToContextPluginDynamic", operands, ["y"], version="3", **INT8_SETTINGS, **scales)
+    rows = (random(12, 3 * E) / 0.03).round().clip(-127, 127).astype(np.int8)
+    found = by_us(model, {"qkv": rows.T[None, :, :, None].copy(), **FEEDS})[0]
+    assert found.dtype == np.int8 and found.shape == (1, E, 12, 1)
+    want = quantised(rows, qkv_scale=0.03, context_scale=0.0213)
+    assert np.abs(found[0, :, :, 0].T - want).max() <= 1
+    in_floats = np.concatenate([context_of(rows[a:b] * np.float32(0.03)) for a, b in itertools.pairwise(BOUNDS)])
+    assert relative_rms(torch.from_numpy(want * 0.0213), torch.from_numpy(in_floats)) < 0.035
+
+
+def test_qkv_to_context_in_bytes_by_scales_of_the_run() -> None:
+    """A plan's scales are not in the graph: versions 6, and 2 with the type INT8."""
+    rows = random(12, 3 * E)
+    operands = [("qkv", (FLOAT, [1, 3 * E, "T", 1])), *REST]
+    model = plugin("CustomQKVToContextPluginDynamic", operands, ["y"], version="6", **INT8_SETTINGS)
+    found = by_us(model, {"qkv": rows.T[None, :, :, None].copy(), **FEEDS})[0]
+    want = torch.from_numpy(quantised(rows))
+    assert relative_rms(torch.from_numpy(found[0, :, :, 0].T.copy()), want) < 0.25 / 127
+    operands = [("qkv", PACKED), ("dummy", (FLOAT, [1])), *REST]
+    settings = {**INT8_SETTINGS, "type_id": 2, "var_seqlen": 1}
+    model = plugin("CustomQKVToContextPluginDynamic", operands, ["y"], version="2", **settings)
+    found = by_us(model, {"qkv": rows[..., None, None], "dummy": np.zeros(1, np.float32), **FEEDS})[0]
+    assert relative_rms(torch.from_numpy(found[..., 0, 0]), want) < 0.25 / 127

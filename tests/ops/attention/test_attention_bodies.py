@@ -157,7 +157,7 @@ def test_what_has_no_body():
     bounds, longest = Operand("int32", (Dim(("B",), 1, 1),)), Operand("int32", ())
     qkv = Operand("float32", (symbol("T"), 96))
     mask = Operand("bool", (symbol("B"), 4, 7, 7))
-    operands = (qkv, None, mask, None, bounds, longest, None, None, None)
+    operands = (qkv, None, mask, None, bounds, longest, None)
     attributes = qkv_to_context.complete_attributes({"num_heads": 4, "layout": "T (three N D)"})
     outputs = qkv_to_context.infer_outputs(operands, attributes)
     call = call_of(qkv_to_context, [torch.zeros(2, 5, 96)], {"num_heads": 4, "layout": "B S (three N D)"}, (True,) * 3)

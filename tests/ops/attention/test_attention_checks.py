@@ -47,10 +47,6 @@ X = torch.zeros(2, 5, 3 * 4 * 8)
         ({"mask": torch.ones(2, 4, 6, 6) > 0}, r"'mask' has shape \[2, 4, 6, 6\]"),
         ({"bias": torch.ones(1, 4, 5, 4)}, r"'bias' has shape \[1, 4, 5, 4\].*or larger in the last two"),
         ({"bias": torch.ones(5, 5)}, r"'bias' has shape \[5, 5\]"),
-        (
-            {"qkv_scale": torch.ones(())},
-            "'qkv_scale' is given, but it belongs to int8 projections and 'qkv' is float32",
-        ),
     ],
 )
 def test_qkv_to_context_refuses(given, said):
@@ -92,7 +88,7 @@ def test_boundaries_that_cannot_be(bounds, kernel):
         None,
         torch.tensor(bounds, dtype=torch.int32),
         torch.tensor(5).int(),
-        *[None] * 3,
+        None,
     ]
     call = call_of(qkv_to_context, inputs, {"num_heads": 4, "layout": "T (three N D)"}, (True, False, False))
     chosen = next(k for k in qkv_to_context.kernels if k.name == kernel)

@@ -25,7 +25,7 @@ def refusals(
     """{kernel: why it refuses, None when it takes the call} for a projection of 2 sequences of 5 tokens, 3 heads."""
     shape = (10, 9 * size) if layout.startswith("T") else (2, 5, 9 * size)
     packed = (torch.tensor([0, 5, 10]).int(), torch.tensor(5).int()) if layout.startswith("T") else (None, None)
-    inputs = [torch.zeros(shape, dtype=dtype), lengths, mask, None, *packed, None, None, None]
+    inputs = [torch.zeros(shape, dtype=dtype), lengths, mask, None, *packed, None]
     attributes = {"num_heads": 3, "layout": layout, **attributes}
     outputs = attributes.pop("outputs", (True, False, False))
     call = call_of(OP, inputs, attributes, outputs, device)

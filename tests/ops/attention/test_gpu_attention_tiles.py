@@ -81,7 +81,7 @@ def test_a_graph_serves_other_lengths_than_it_was_captured_with(name):
     generator = torch.Generator("cuda").manual_seed(0)
     qkv = torch.randn(tokens, 3 * heads * size, generator=generator, device="cuda").half()
     cu = torch.tensor([0, 100, 200, tokens], dtype=torch.int32, device="cuda")
-    inputs = [qkv, None, None, None, cu, torch.tensor(120, dtype=torch.int32), None, None, None]
+    inputs = [qkv, None, None, None, cu, torch.tensor(120, dtype=torch.int32), None]
     attributes = {"num_heads": heads, "layout": "T (three N D)"}
     if name == "triton.masked_attention":
         attributes["softcap"] = 30.0

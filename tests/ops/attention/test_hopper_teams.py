@@ -46,7 +46,7 @@ def packed(lengths, heads, size, dtype, layout):
     longest = torch.tensor(max(lengths), dtype=torch.int32)
 
     def run(x):
-        inputs = [x, None, None, None, cu, longest, None, None, None]
+        inputs = [x, None, None, None, cu, longest, None]
         out = torch.full((x.shape[0] + 2 * GUARD, heads * size), 7.25, dtype=dtype, device="cuda")
         inner = out[GUARD:-GUARD]
         inner.fill_(torch.nan)

@@ -193,7 +193,7 @@ def test_mask_constants_are_safe_in_halves(kernel, constant, dtype):
     mask = torch.zeros(2, 7).masked_fill(~keys, constant)
     want = plain_attention(qkv.double(), 2, attn_mask=keys[:, None, None])
     for given in (mask, mask.to(dtype)):
-        inputs = [qkv, None, given, *[None] * 6]
+        inputs = [qkv, None, given, *[None] * 4]
         call = call_of(
             qkv_to_context, inputs, {"num_heads": 2, "layout": PLAIN}, (True, False, False), device_of("cpu")
         )

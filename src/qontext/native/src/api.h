@@ -9,7 +9,7 @@
 #define QX_EXPORT extern "C"
 #endif
 
-enum QxDType : int64_t { QX_F32 = 0, QX_BF16 = 1, QX_F16 = 2, QX_I8 = 3, QX_E4M3 = 4 };  // the last two in caches only
+enum QxDType : int64_t { QX_F32 = 0, QX_BF16 = 1, QX_F16 = 2, QX_I8 = 3, QX_E4M3 = 4 };  // the last two in caches, and bytes in eight-bit attention
 enum QxIsa : int64_t { QX_GENERIC = 0, QX_AVX2 = 1, QX_AVX512 = 2, QX_AVX512_BF16 = 3, QX_AMX = 4, QX_ISA_COUNT = 5 };
 enum QxActivation : int64_t { QX_RELU = 0, QX_GELU_ERF = 1, QX_GELU_TANH = 2, QX_SILU = 3 };
 enum QxEmptyRow : int64_t { QX_ZEROS = 0, QX_UNIFORM = 1 };
@@ -114,6 +114,15 @@ struct QxAttention {
     double scale, softcap;
 };
 
+// Attention over bytes. `attention` says what and where; its dtype may be QX_I8 beside the floats, which become bytes here.
+// Scales of 0 are found: one a row of q and k, one a sequence and head of v.
+struct QxQuantAttention {
+    QxAttention attention;
+    int64_t out_dtype;  // QX_I8 takes context_scale
+    double q_scale, k_scale, v_scale, context_scale;
+    double dq_probs;  // what a byte of a probability stands for; 0: a row's bytes count from its largest
+};
+
 // Attention of few queries a sequence over a cache [blocks, 2, kv_heads, tokens, head_size] whose strides are block, part,
 // head and token. Without a table a block is a slot; with one, `page` tokens of the slot that names it. Sequence r has
 // queries[r] queries from row first[r] of q on, at positions past[r] and on, and all keys up to them.
@@ -156,4 +165,5 @@ QX_EXPORT int64_t qx_quant_linear_pack(const QxQuantLinear* args, int64_t thread
 QX_EXPORT int64_t qx_quant_linear(const QxQuantLinear* args, int64_t threads);
 QX_EXPORT int64_t qx_pack_index(const QxPackIndex* args);  // the longest row
 QX_EXPORT int64_t qx_attention(const QxAttention* args, int64_t threads);
+QX_EXPORT int64_t qx_quant_attention(const QxQuantAttention* args, int64_t threads);
 QX_EXPORT int64_t qx_decode(const QxDecode* args, int64_t threads);

@@ -33,6 +33,8 @@ struct Kernels {
     bool (*attention)(const AttentionPlan&, const AttentionTask&, Prefetch& ahead);
     const LinearKernels* linear;
     const QuantLinearKernels* quant_linear;
+    // False when there is no memory for the scratch.
+    bool (*quant_attention)(const QxQuantAttention&, const AttentionPlan&, const AttentionTask&);
     // Attends, or (join) puts the parts of a cut sequence together. False when there is no memory for the scratch.
     bool (*decode)(const QxDecode&, const DecodeTask&, bool join);
 };

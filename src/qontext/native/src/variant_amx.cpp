@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "linear.h"
 #include "norm.h"
+#include "quant_attention.h"
 #include "quant_linear.h"
 
 namespace qx {
@@ -21,6 +22,6 @@ static bool attend_with_tiles(const AttentionPlan& plan, const AttentionTask& ta
 
 }  // namespace amx
 
-const Kernels kernels_amx = {amx::norm_rows, amx::embed_rows, amx::activate_rows, amx::attention<amx::attend_with_tiles>, &amx::linear_kernels, &amx::quant_linear_kernels, amx::decode};
+const Kernels kernels_amx = {amx::norm_rows, amx::embed_rows, amx::activate_rows, amx::attention<amx::attend_with_tiles>, &amx::linear_kernels, &amx::quant_linear_kernels, amx::quant_attention, amx::decode};
 
 }  // namespace qx

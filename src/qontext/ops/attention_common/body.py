@@ -29,6 +29,7 @@ class BodyCall:
     lengths:      name of the counts `[B]`, or ""
     offset:       name of the place of the first query among the keys: a number, `[B, 1, 1, 1]` or (packed) `[S, 1]`;
                   or "" for 0
+    dq_probs:     None, or how probabilities become bytes, as QuantQKVToContext says it
     """
 
     rule: Rule
@@ -40,6 +41,7 @@ class BodyCall:
     lengths: str = ""
     prefix: str = ""
     offset: str = ""
+    dq_probs: float | None = None
 
     @property
     def boolean_mask(self) -> bool:
@@ -101,7 +103,11 @@ def attention(
     masked = s.add("Where", allowed, unmasked, s.number(-inf)) if allowed else unmasked
     may_be_empty = bool(allowed or same or unmasked != capped)
     probs = _softmax(s, call, unmasked, masked, same) if may_be_empty else s.add("Softmax", masked, axis=-1)
-    context = s.add("MatMul", probs, value)
+    if call.dq_probs is None:
+        context = s.add("MatMul", probs, value)
+    else:
+        held, step = _bytes(s, probs, call.dq_probs)
+        context = s.add("Mul", s.add("MatMul", held, value), step)
     return {"scaled": scaled, "capped": capped, "masked": masked, "probs": probs, "context": context}
 
 
@@ -116,6 +122,19 @@ def _softmax(s: Statements, call: BodyCall, unmasked: str, masked: str, same: st
         fill = s.add("Where", same, zero, s.number(-inf))
     probs = s.add("Softmax", s.add("Where", empty, fill, masked), axis=-1)
     return probs if how == "uniform" else s.add("Where", empty, zero, probs)
+
+
+def _bytes(s: Statements, probs: str, dq_probs: float) -> tuple[str, str]:
+    """Probabilities as whole numbers up to 127, and what 1 of them stands for."""
+    most = s.number(127.0)
+    if dq_probs:
+        units = s.add("Round", s.add("Div", probs, s.number(dq_probs)))
+        return s.add("Min", units, most), s.number(dq_probs)
+    none = s.number(1e-30)  # rows without a key have no largest
+    largest = s.add("Max", s.add("ReduceMax", probs, s.ints([-1]), keepdims=1), none)
+    held = s.add("Round", s.add("Mul", s.add("Div", probs, largest), most))
+    whole = s.add("Max", s.add("ReduceSum", held, s.ints([-1]), keepdims=1), none)
+    return held, s.add("Reciprocal", whole)
 
 
 def _empty(s: Statements, masked: str) -> str:

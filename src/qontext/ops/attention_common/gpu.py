@@ -49,9 +49,9 @@ def bind_plain(call: Call) -> Attend:
         tiles = blocks(longest.queries, tile.queries)
         operands, strides = operands_of(problem, out)
         attention_tiles[(tiles * sizes.heads * sizes.batch,)](
-            *operands, *bounds_of(problem), tiles, longest.queries, longest.keys, *_positions(problem),
+            *operands, *bounds_of(problem), tiles, longest.queries, longest.keys, *positions_of(problem),
             problem.rule.scale * LOG2E, *strides, *sizes.constants, tile.queries, tile.keys,
-            _positional(problem), _last_to_last(problem), tile.peel, _precision(out), overlap,
+            positional(problem), last_to_last(problem), tile.peel, _precision(out), overlap,
             num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,
         )  # fmt: skip
 
@@ -74,9 +74,9 @@ def bind_masked(call: Call) -> Attend:
         mask, mask_strides = _spread(problem.mask)
         bias, bias_strides = _spread(problem.bias)
         masked_attention_tiles[(tiles * sizes.heads * sizes.batch,)](
-            *operands, mask, bias, *bounds_of(problem), tiles, longest.queries, longest.keys, *_positions(problem),
+            *operands, mask, bias, *bounds_of(problem), tiles, longest.queries, longest.keys, *positions_of(problem),
             problem.rule.scale, problem.rule.softcap, *strides, *mask_strides, *bias_strides, *sizes.constants,
-            tile.queries, tile.keys, problem.rule.softcap > 0, _positional(problem), _last_to_last(problem),
+            tile.queries, tile.keys, problem.rule.softcap > 0, positional(problem), last_to_last(problem),
             _EMPTY[problem.rule.empty_row], _precision(out), overlap,
             num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,
         )  # fmt: skip
@@ -132,7 +132,7 @@ def bounds_of(problem: Problem) -> tuple[Tensor | None, ...]:
     return tuple(None if x is None else x.contiguous() for x in given)
 
 
-def _positions(problem: Problem) -> tuple[int, int, int, int]:
+def positions_of(problem: Problem) -> tuple[int, int, int, int]:
     """The place of the first query (where it is one number), the reach ahead, and the window."""
     rule = problem.rule
     place = problem.offset if isinstance(problem.offset, int) else 0
@@ -141,12 +141,12 @@ def _positions(problem: Problem) -> tuple[int, int, int, int]:
     return place, reach, left, right
 
 
-def _positional(problem: Problem) -> bool:
+def positional(problem: Problem) -> bool:
     rule = problem.rule
     return rule.kind != "full" or rule.window_left >= 0 or rule.window_right >= 0
 
 
-def _last_to_last(problem: Problem) -> bool:
+def last_to_last(problem: Problem) -> bool:
     """The last query stands at the last valid key: packed sequences, and padded ones with an offset for each."""
     return problem.cu_q is not None or isinstance(problem.offset, Tensor)
 

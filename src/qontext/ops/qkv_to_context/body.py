@@ -1,6 +1,8 @@
 """QKVToContext as an ONNX function body."""
 
-from ..attention_common.body import FLOAT, BodyCall, attention, expressible, packed_side, padded_side
+from collections.abc import Callable
+
+from ..attention_common.body import FLOAT, BodyCall, Side, attention, expressible, packed_side, padded_side
 from ..attention_common.layouts import is_packed
 from ..attention_common.problem import kv_heads, rule_of
 from ..attention_common.statements import Statements
@@ -17,8 +19,17 @@ _TO_THREE = {
 }
 
 
+# (statements, call, query, key, value, their side) -> query, key and value on the levels of bytes.
+OnLevels = Callable[[Statements, Call, str, str, str, Side], tuple[str, str, str]]
+
+
 def body(call: Call) -> str | None:
     """The statements for this call; None when D is unknown, and for what packed calls cannot say."""
+    return body_with(call)
+
+
+def body_with(call: Call, on_levels: OnLevels | None = None, dq_probs: float | None = None) -> str | None:
+    """As `body`; with `on_levels` for attention over bytes, whose context may be bytes too."""
     qkv = call.inputs[0]
     assert qkv is not None
     attributes, layout = call.attributes, call.attributes["layout"]
@@ -41,6 +52,7 @@ def body(call: Call) -> str | None:
         bias=call.input(3),
         lengths="lengths" if call.input(1) else "",
         prefix="prefix_lengths" if call.input(6) else "",
+        dq_probs=dq_probs,
     )
     query, key, value = _heads(s, layout, heads, key_heads, head_size)
     if call.wants(2):
@@ -48,10 +60,17 @@ def body(call: Call) -> str | None:
     if qkv.dtype != "float32":
         query, key, value = (s.add("Cast", x, to_=FLOAT) for x in (query, key, value))
     side = packed_side(s, query, "cu_seqlens") if packed else padded_side(s, query)
+    if on_levels is not None:
+        query, key, value = on_levels(s, call, query, key, value, side)
     steps = attention(s, variant, query, key, value, side, side)
     if call.wants(1):
         s.add("Cast", steps["masked"], to="scores", to_=_onnx(qkv))
-    context = s.add("Cast", steps["context"], to_=_onnx(qkv))
+    found, result = steps["context"], call.outputs[0]
+    assert result is not None
+    if result.dtype == "int8":
+        units = s.add("Round", s.add("Div", found, "context_scale"))
+        found = s.add("Clip", units, s.number(-128.0), s.number(127.0))
+    context = s.add("Cast", found, to_=_onnx(result))
     rows = s.add("Transpose", context, perm=[2, 0, 1, 3] if layout.startswith("S B") else [0, 2, 1, 3])
     size = heads * head_size
     shape = [-1, size] if packed else [0, 0, size, 1, 1] if layout.endswith(" 1 1") else [0, 0, size]

@@ -45,8 +45,6 @@ def _case(
             bias(generator, dtype) if bias else None,
             *packed,
             None if prefix is None else torch.tensor(prefix, dtype=torch.int64),
-            None,
-            None,
         ]
 
     attributes = {"num_heads": heads, "layout": layout, **attributes}

@@ -31,8 +31,6 @@ OP = Op(
         Param("cu_seqlens", "B+1", "int32", optional=True, doc="packed: where each sequence begins, and the end"),
         Param("max_seqlen", "", "int32", optional=True, host=True, doc="packed: the longest sequence"),
         Param("prefix_lengths", "B", _INDEX, optional=True, doc="kind 'prefix': keys that every query sees"),
-        Param("qkv_scale", "", "float32", optional=True, doc="reserved for int8: qkv = qkv_int8 * qkv_scale"),
-        Param("context_scale", "", "float32", optional=True, doc="reserved for int8: context = int8 * context_scale"),
     ),
     outputs=(
         Param("context", "...", doc="[B, S, N*D], [T, N*D], [S, B, N*D] or [S, B, N*D, 1, 1], as 'layout' says"),
@@ -56,7 +54,6 @@ OP = Op(
         Attribute("softcap", float, 0.0, doc="c * tanh(logits / c) before the masks; 0: none"),
         Attribute("window_left", int, -1, doc="keys up to this far before the query; -1: all"),
         Attribute("window_right", int, -1, doc="keys up to this far after the query; -1: all"),
-        Attribute("probs_scale", float, 1 / 127, doc="reserved for int8: probabilities = int8 * probs_scale"),
     ),
     reference=reference,
     kernels=(*KERNELS, *GPU_KERNELS),

@@ -18,14 +18,9 @@ def reference(
     cu_seqlens: torch.Tensor | None = None,
     max_seqlen: torch.Tensor | None = None,
     prefix_lengths: torch.Tensor | None = None,
-    qkv_scale: torch.Tensor | None = None,
-    context_scale: torch.Tensor | None = None,
     **attributes: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """softmax(scale * Q K^T + masks) V for every head, with Q, K and V cut out of the projection.
-
-    The scales belong to int8 projections, which the declaration refuses so far, so they are always None here.
-    """
+    """softmax(scale * Q K^T + masks) V for every head, with Q, K and V cut out of the projection."""
     problem = problem_of((qkv, lengths, mask, bias, cu_seqlens, max_seqlen, prefix_lengths), attributes)
     steps = attend(problem)
     values = padded(problem.value, problem.cu_kv).transpose(1, 2).contiguous()

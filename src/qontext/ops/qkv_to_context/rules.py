@@ -26,8 +26,6 @@ NAMES = (
     "cu_seqlens",
     "max_seqlen",
     "prefix_lengths",
-    "qkv_scale",
-    "context_scale",
 )
 Operands = tuple[Operand | None, ...]
 
@@ -54,9 +52,6 @@ def check(inputs: Operands, attributes: Mapping[str, Any]) -> list[str]:
     qkv, layout = given["qkv"], attributes["layout"]
     assert qkv is not None
     problems = check_attributes(attributes, given["prefix_lengths"])
-    for name in ("qkv_scale", "context_scale"):
-        if given[name] is not None:
-            problems.append(f"input {name!r} is given, but it belongs to int8 projections and 'qkv' is {qkv.dtype}")
     problems += check_presence(is_packed(layout), layout, given, ("cu_seqlens", "max_seqlen"))
     if is_packed(layout) and given["lengths"] is not None:
         problems.append(f"input 'lengths' is given, but layout {layout!r} is packed: 'cu_seqlens' says the lengths")

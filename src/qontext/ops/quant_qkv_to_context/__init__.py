@@ -1,0 +1,1 @@
+"""QuantQKVToContext: attention whose products are of bytes."""

@@ -1,0 +1,69 @@
+"""Inputs of QuantQKVToContext for the conformance test and for timing: those of QKVToContext, and scales."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+
+from ..declare import Case
+from ..qkv_to_context.cases import cases as float_cases
+from .reference import MOST
+
+# Of QKVToContext's cases: every layout, mask, kind and meaning of empty rows, and sizes that fill no vector.
+_TAKEN = (
+    "length_1", "length_100", "head_size_52", "head_size_256", "no_sequences", "grouped", "multi_query_packed",
+    "softcap", "lengths", "lengths_sequence_first", "mask_keys", "mask_matrix", "mask_row_additive",
+    "bias_mask_lengths", "causal_lengths", "prefix_lengths", "window", "empty_lengths_zeros",
+    "empty_lengths_uniform", "empty_lengths_as_unmasked", "empty_rows_uniform", "empty_infinite", "packed_none",
+    "packed_causal", "packed_prefix", "packed_window", "packed_bias", "packed_mask",
+)  # fmt: skip
+_SCALED = ("layout_T_NthreeD", "lengths", "packed_causal", "head_size_52")
+# Without a token: in halves alone, since ONNX Runtime, which runs the float32 cases too, reduces what is empty to
+# shapes that ONNX does not say.
+_EMPTY = ("no_sequences", "packed_none")
+_STEP = 1 / 127  # of TensorRT
+
+
+def _with(
+    case: Case,
+    name: str,
+    scale: float | Sequence[float] | None = None,
+    context: float | None = None,
+    stored: bool = False,
+    **attributes: object,
+) -> Case:
+    """The case with scales of the projection and the context; `stored`: with the projection in bytes."""
+
+    def make(generator: torch.Generator, dtype: torch.dtype) -> list[torch.Tensor | None]:
+        inputs = list(case.make(generator, dtype))
+        qkv = inputs[0]
+        assert qkv is not None
+        if stored:
+            inputs[0] = (qkv.float() / 0.03).round().clamp(-MOST, MOST).to(torch.int8)
+        scales = [None if s is None else torch.tensor(s, dtype=torch.float32) for s in (scale, context)]
+        return [*inputs, *scales]
+
+    dtypes = ("float32",) if stored else ("float16", "bfloat16") if name in _EMPTY else case.dtypes
+    whole = {**case.attributes, **attributes}
+    return replace(case, name=name, make=make, attributes=whole, dtypes=dtypes, levels=MOST)
+
+
+def cases() -> Iterable[Case]:
+    of_floats = {case.name: case for case in float_cases()}
+    for name, case in of_floats.items():
+        if name in _TAKEN or name.startswith("layout_") or case.bench:
+            yield _with(case, name)
+    for name in _SCALED:
+        case = of_floats[name]
+        yield _with(case, f"{name}_static", 0.03)
+        yield _with(case, f"{name}_bytes", 0.03, stored=True)
+        yield _with(case, f"{name}_bytes_to_bytes", 0.03, 0.0213, stored=True, dq_probs=_STEP, use_int8_scale_max=True)
+    few = of_floats["lengths"]
+    yield _with(few, "scale_each", (0.03, 0.025, 0.04))
+    yield _with(few, "cut", 0.004)
+    yield _with(few, "step_of_probabilities", dq_probs=_STEP)
+    yield _with(of_floats["causal_long"], "context_in_bytes", context=0.01)
+    yield _with(of_floats["packed_causal"], "fine_step_of_probabilities", 0.03, dq_probs=1 / 400)
+    yield _with(of_floats["packed_causal"], "bound_in_reach", 0.01, dq_probs=_STEP, use_int8_scale_max=True)
+    yield _with(of_floats["packed_causal"], "bound_out_of_reach", 0.3, dq_probs=_STEP, use_int8_scale_max=True)
+    yield _with(of_floats["bert_base_packed"], "bert_base_packed_bytes", 0.03, 0.0213, stored=True)

@@ -1,0 +1,78 @@
+"""The pass that turns attention into attention over bytes."""
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import torch
+
+from ..graph.attributes import attributes_of, values_of
+from ..graph.ledger import ids_of, origin_of, set_ids, set_origin
+from ..graph.tensors import to_onnx
+from ..ops.declare import DOMAIN
+from ..ops.quant_qkv_to_context.rules import QKV_SCALE
+from .recipe import IN_BYTES, QuantLayer, Recipe
+
+_MOST = 127.0
+_LEAST = 1e-30
+
+
+def attention_nodes(graph: ir.Graph) -> list[ir.Node]:
+    """Every attention of a graph, those over bytes included, in order."""
+    kinds = ("QKVToContext", "QuantQKVToContext", "Attention", "GptAttention")
+    return [node for node in graph if node.domain == DOMAIN and node.op_type in kinds]
+
+
+def quantise_attention(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
+    """Turns every QKVToContext into a QuantQKVToContext, except those that the recipe keeps.
+
+    Scales are those of the recipe's magnitudes of Q, K and V, else found at run time. Returns what became of every
+    attention, in order.
+    """
+    layers = []
+    for node in attention_nodes(graph):
+        name, origin = str(node.name), origin_of(node)
+        if node.op_type == "QuantQKVToContext":
+            layers.append(QuantLayer(name, origin, "int8", "of the imported model", 0.0))
+            continue
+        reason = recipe.kept.get(name) or _unfit(node)
+        if reason is not None:
+            layers.append(QuantLayer(name, origin, "float", "", 0.0, reason))
+            continue
+        found = recipe.magnitudes.get(name)
+        _replace(graph, node, None if found is None else scales_of(found))
+        source = (
+            IN_BYTES if found is None else f"Q, K, V up to {', '.join(f'{m:.4g}' for m in found)} ({recipe.source})"
+        )
+        layers.append(QuantLayer(name, origin, "int8", source, 0.0))
+    return layers
+
+
+def scales_of(magnitudes: Sequence[float]) -> torch.Tensor:
+    """float32 [3]: what a byte of Q, K and V stands for, so that 127 stands for these magnitudes."""
+    return torch.tensor([m / _MOST if m > _LEAST else 1.0 for m in magnitudes], dtype=torch.float32)
+
+
+def _unfit(node: ir.Node) -> str | None:
+    """Why an attention cannot be quantised, None when it can."""
+    if node.op_type != "QKVToContext":
+        return f"it is a {node.op_type}; attention over bytes reads one fused projection (QKVToContext)"
+    extra = [v.name for v in node.outputs[1:] if v.name]
+    return f"its further outputs {extra} are wanted" if extra else None
+
+
+def _replace(graph: ir.Graph, node: ir.Node, scales: torch.Tensor | None) -> None:
+    inputs = list(node.inputs)
+    if scales is not None:
+        held = to_onnx(scales, f"{node.name}/qkv_scale")
+        value = ir.Value(name=held.name, const_value=held, type=ir.TensorType(held.dtype), shape=ir.Shape(scales.shape))
+        graph.register_initializer(value)
+        inputs += [None] * (QKV_SCALE - len(inputs)) + [value]
+    made = ir.Node(DOMAIN, "QuantQKVToContext", inputs, attributes_of(values_of(node)), num_outputs=1, name=node.name)
+    set_origin(made, origin_of(node))
+    set_ids(made, ids_of(node))
+    out, old = made.outputs[0], node.outputs[0]
+    out.name, out.type, out.shape = old.name, old.type, old.shape
+    graph.insert_after(node, made)
+    old.replace_all_uses_with(out, replace_graph_outputs=True)
+    old.name = f"{old.name}/float"
+    graph.remove(node, safe=True)
