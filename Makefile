@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that share the tests; each needs some GB of memory.
+WORKERS ?= 2
 
 .PHONY: all venv demo test test-all sanitize check format docs bench clean
 
@@ -18,7 +20,7 @@ demo: venv
 	$(BIN)/qontext fill-mask "The capital of France, [MASK], contains the Eiffel Tower."
 
 test: venv
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu and not network"
 
 test-all: venv
 	$(BIN)/python -m pytest -m "not network"

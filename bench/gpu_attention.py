@@ -1,6 +1,6 @@
 """Times our GPU attention kernels against PyTorch's on one GPU; every kernel is checked against float32 first.
 
-Usage: PYTHONPATH=src python3 bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--no-peers] [--tiles]
+Usage: python bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--no-peers] [--flashinfer WORD ...] [--tiles]
 
 The rate counts useful work: 4 * N * D operations for each query and key of the same sequence that attend (half of them
 when causal), padding and masked parts of tiles not at all. Each figure is the median of CUDA graph replays.
@@ -200,8 +200,8 @@ class Bench:
         views = [x.unflatten(0, (-1, self.longest)).transpose(1, 2) for x in self.parts]
         return [x.contiguous() for x in views] if apart else views
 
-    def peers(self) -> None:
-        """What PyTorch has: padded kernels where lengths are equal, its packed ones everywhere."""
+    def peers(self, flashinfer: bool) -> None:
+        """What PyTorch has: padded kernels where lengths are equal, its packed ones everywhere; FlashInfer if asked."""
         case, causal = self.case, self.case.kind == "causal"
         if case.even:
             for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
@@ -209,7 +209,7 @@ class Bench:
                 self._padded(f"{backend.name.lower()}, heads apart", backend, *self._padded_parts(True), causal)
             self._flex(*self._padded_parts(True), causal)
         self._varlen(causal)
-        if importlib.util.find_spec("flashinfer") is not None:
+        if flashinfer and importlib.util.find_spec("flashinfer") is not None:
             self._flashinfer(causal)
 
     def _padded(self, name: str, backend: SDPBackend, q: Any, k: Any, v: Any, causal: bool) -> None:
@@ -269,6 +269,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--cases", nargs="+", default=[], help="only cases whose names contain one of these")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument(
+        "--flashinfer", nargs="+", default=[""], metavar="WORD", help="only for such cases: it compiles for minutes"
+    )
     parser.add_argument("--tiles", action="store_true")
     options = parser.parse_args()
     record: dict[str, Any] = {
@@ -292,7 +295,7 @@ def main() -> None:
         if options.tiles:
             bench.tiles()
         if not options.no_peers:
-            bench.peers()
+            bench.peers(any(word in case.name for word in options.flashinfer))
         record["rows"] += bench.rows
         if options.output:
             options.output.write_text(json.dumps(record, indent=1) + "\n")

@@ -22,7 +22,8 @@ from qontext.benchmark.gpu_replay import copy_rate, replayed
 from qontext.benchmark.machine import machine
 from qontext.dtypes import from_torch, relative_rms
 from qontext.ops.gpt_attention import gpu_decode
-from qontext.ops.gpt_attention.gpu_decode import Decode, Places, Tile
+from qontext.ops.gpt_attention.gpu_decode import Decode, Tile
+from qontext.ops.gpt_attention.gpu_places import Places
 from qontext.ops.gpu_facts import gpu_facts
 
 SETS_BYTES = 192 << 20  # caches that take turns hold at least so much: several times the second-level cache
@@ -91,8 +92,7 @@ class Bench:
             order = torch.randperm(case.batch * pages, generator=torch.Generator().manual_seed(0))
             self.table = order.view(case.batch, pages).int().cuda()
         count = torch.full((case.batch,), case.queries, dtype=torch.int32, device="cuda")
-        every = torch.arange(case.batch, dtype=torch.int32, device="cuda")
-        self.places = Places(every * case.queries, count, case.tokens - count, every, self.table)
+        self.places = Places(case.batch, case.queries, None, count, case.tokens - count, None, self.table)
         self.scale = torch.full((1,), 0.02 if case.cache == torch.int8 else 1.0, device="cuda")
         self.want = self._reference()
         self.rows: list[dict[str, Any]] = []

@@ -64,6 +64,8 @@ def test_kernel_can_be_captured_and_replayed(op, kernel):
         if not able or any(t is not None and t.numel() == 0 for t in inputs):
             continue
         call = able[0]
+        if op.updates:
+            continue  # what is updated in place has tests of its own
         want = op_cases.expected(op, call, inputs)
         if any(not isinstance(d, int) for o in call.outputs if o is not None for d in o.shape):
             continue  # sizes that depend on data have tests of their own

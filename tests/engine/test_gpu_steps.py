@@ -16,7 +16,7 @@ def test_steps_are_summed_up_by_kernel_and_shape():
     executor = engine._executors["encode"]
     inputs = Inputs(executor.program, engine.input_rules, 100, None).prepare({"input_ids": torch.ones(2, 8).long()})
     steps = profile(executor, BY_NAME, inputs.tensors)
-    rows = by_kernel(steps.steps, Ceilings(1e9, {"float32": 1e9}))
+    rows = by_kernel(steps.steps, Ceilings(1e9, {"float32": 1e9}), steps.sizes)
     assert sum(r["count"] for r in rows) == len(steps.steps)
     assert abs(sum(r["us"] for r in rows) - sum(s.us for s in steps.steps)) < 1e-6
     assert [r["us"] for r in rows] == sorted((r["us"] for r in rows), reverse=True)

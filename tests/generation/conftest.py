@@ -1,6 +1,7 @@
-"""Puts this folder on the path, so that tests share `decoders`."""
+"""Puts this folder on the path, so that tests share `decoders`, and that of engines, for `gpu_fake`."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+for folder in (Path(__file__).parent, Path(__file__).parent.parent / "engine"):
+    sys.path.insert(0, str(folder))

@@ -57,17 +57,17 @@ def prompts(*lengths, seed=1):
     return [torch.randint(0, VOCABULARY, (n,), generator=generator).tolist() for n in lengths]
 
 
-def worst_step(engine, model, given, settings):
+def worst_step(engine, model, given, settings, same_tokens=True):
     """Generates, and compares the logits of every step with the oracle run on the whole sequence.
 
-    Returns the largest relative error and the tokens of each sequence; tokens that differ fail.
+    Returns the largest relative error and the tokens of each sequence; tokens that differ fail, unless told otherwise.
     """
     whole, worst = [list(p) for p in given], 0.0
     for step in engine.generator.steps(given, settings):
-        for row, token, logits in zip(step.rows, step.tokens, step.logits, strict=True):
+        for row, token, logits in zip(step.rows, step.tokens, step.logits.cpu(), strict=True):
             with torch.no_grad():
                 want = model(torch.tensor([whole[row]])).logits[0, -1]
             worst = max(worst, float((logits - want).norm() / want.norm()))
-            assert token == int(want.argmax())
+            assert not same_tokens or token == int(want.argmax())
             whole[row].append(token)
     return worst, [tokens[len(p) :] for tokens, p in zip(whole, given, strict=True)]

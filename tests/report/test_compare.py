@@ -8,7 +8,7 @@ from report_models import bert
 import qontext as qx
 from qontext.errors import ArgumentError, InputError
 from qontext.report.compare import compare
-from qontext.runtime.gpu_executor import executor_for
+from qontext.runtime.executors import executor_for
 
 
 def scaled(run, factor):

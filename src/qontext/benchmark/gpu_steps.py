@@ -1,11 +1,12 @@
 """Where the time of encoders goes on a GPU: by kernel, beside the least that bytes and operations allow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from ..builder.ranges import pick
 from ..engine import Engine
 from ..ops.catalogue import BY_NAME
 from ..ops.gpu_facts import gpu_facts
@@ -55,7 +56,7 @@ def _row(
     executor = engine._executors["encode"]
     inputs = Inputs(executor.program, engine.input_rules, engine.settings.max_tokens, engine.max_length)
     seen = profile(executor, BY_NAME, inputs.prepare({n: t.cuda() for n, t in given.items()}).tensors, runs=runs)
-    kernels = by_kernel(seen.steps, ceilings)
+    kernels = by_kernel(seen.steps, ceilings, seen.sizes)
     total = sum(k["us"] for k in kernels)
     row = {"case": case.name, "kernels": kernels, "steps_us": total, "least_us": sum(k["least_us"] for k in kernels)}
     if replay is not None:
@@ -65,19 +66,27 @@ def _row(
     return row
 
 
-def by_kernel(steps: Sequence[StepProfile], ceilings: Ceilings) -> list[dict[str, Any]]:
-    """Steps summed up by operator, kernel and shape of the result, those that take most time first."""
+def by_kernel(steps: Sequence[StepProfile], ceilings: Ceilings, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Steps summed up by operator, kernel and shape of the result, those that take most time first.
+
+    `tuned_us` is what the planner measured where it chose at this very size: small kernels in a chain, which shows them
+    as they run in a graph.
+    """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for one in steps:
         outputs = [o for o in one.step.call.outputs if o is not None]
         dtype = outputs[0].dtype if outputs else "float32"
         shape = one.shapes[0] if one.shapes else ""
-        key = (one.step.op, one.step.kernels, shape)
+        rows = None if one.step.rows is None else one.step.rows.value(sizes)
+        chosen = None if rows is None else pick(one.step.ranges, rows)
+        key = (one.step.op, one.step.kernel if chosen is None else chosen.kernel, shape)
         fresh = {"op": key[0], "kernel": key[1], "shape": shape, "count": 0}
         row = found.setdefault(key, fresh | dict.fromkeys(("us", "bytes", "flops", "least_us"), 0.0))
         row["count"] += 1
         row["us"] += one.us
         row["bytes"] += one.cost.bytes
         row["flops"] += one.cost.flops
+        if chosen is not None and one.step.rows is not None and chosen.size.value(one.step.rows) == rows:
+            row["tuned_us"] = row.get("tuned_us", 0.0) + dict(chosen.timings)[chosen.kernel]
         row["least_us"] += ceilings.best_us(one.cost.bytes, one.cost.flops, dtype)
     return sorted(found.values(), key=lambda r: -r["us"])

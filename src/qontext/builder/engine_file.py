@@ -120,6 +120,8 @@ def read_engine(
         _check_plugins(manifest, plugins)
         built_on = manifest["built_on"]
         names = [(str(name), box.texts[f"programs/{name}.onnx"]) for name in manifest["programs"]]
+        if "encode" not in dict(names):
+            raise EngineFileError(f"{box.path.name} is damaged: it has no program 'encode', which every engine has")
     raw = _section(box, "facts.json")
     with _understood(box, "facts.json"):
         states = {str(k): str(v) for k, v in raw.get("states", {}).items()}

@@ -211,7 +211,7 @@ def _copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
     """A copy with the same strides."""
     if tensor is None:
         return None
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def _borrowed(op: Op, kernel: Kernel, index: int, got: torch.Tensor | None, inputs: Tensors) -> list[str]:

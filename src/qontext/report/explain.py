@@ -19,7 +19,7 @@ from ..graph.model import Model
 from ..ops.operators import operators
 from ..quant.recipe import int8_share
 from ..runtime.ceilings import ceilings_of
-from ..runtime.gpu_executor import executor_for
+from ..runtime.executors import executor_for
 from ..runtime.inputs import Inputs
 from ..runtime.profile import profile, sample_run_inputs
 from .caches import cache_rows

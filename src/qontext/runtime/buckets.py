@@ -46,6 +46,11 @@ def round_length(longest: int) -> int:
     return _up(longest, 128 if longest <= 512 else 512)
 
 
+def round_rows(count: int) -> int:
+    """The sequences of a step of generation rounded up: to a power of two, from 64 on to an eighth of it."""
+    return _up(count, max(power_of_two(count) // 8, 1)) if count > 64 else power_of_two(count)
+
+
 def power_of_two(count: int) -> int:
     """The least power of two that is not smaller, at least 1."""
     return 1 << max(count - 1, 0).bit_length()

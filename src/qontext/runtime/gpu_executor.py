@@ -11,6 +11,7 @@ from ..errors import DeviceError, QontextError
 from ..graph.dims import Dim
 from ..ops.call import Bound
 from ..ops.device import current
+from ..ops.gpt_attention.gpu import reads_counts
 from .buckets import Bucket, bucket_of
 from .executor import Executor, Observe, _Ready
 from .full import FullIndex, without_padding
@@ -275,6 +276,9 @@ class GpuExecutor(Executor):
         for ready in self._core:
             if ready.step.kernel.startswith("reference."):
                 return f"{ready.step.name} runs on its reference, which reads values back"
+            reason = reads_counts(ready.step.call) if ready.step.op == "GptAttention" else ""
+            if reason:
+                return f"{ready.step.name}: {reason}"
         slots = set(self.parts.host_inputs)
         if len(slots) > 1 or any(self._operand(s).shape != () for s in slots):
             return "kernels read more on the host than the longest sequence"
@@ -372,8 +376,3 @@ def _guards_ids(program: Program) -> bool:
     """Ids outside their tables do no harm before they are refused: only our embedding kernel looks anything up."""
     lookups = ("Gather", "GatherElements", "GatherND", "EmbedLayerNorm", "OneHot", "ScatterElements", "ScatterND")
     return all(s.kernel.startswith("triton.") for s in program.steps if s.op in lookups)
-
-
-def executor_for(program: Program, graphs: bool = True) -> Executor:
-    """The executor of a program, by where it was planned to run; `graphs` as for `GpuExecutor`."""
-    return Executor(program) if program.parts is None else GpuExecutor(program, graphs)

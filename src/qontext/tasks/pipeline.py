@@ -77,7 +77,9 @@ class Pipeline:
             self.check_length(whole, truncate)
             return iter([whole])
         pieces = [texts[start : start + PIECE] for start in range(0, len(texts), PIECE)]
-        return ahead(pieces, lambda piece: self.tokenizer.tokens(piece, self.limit))
+        # Reading what was found holds Python's lock, for which the thread that feeds the engine would have to wait.
+        found = ahead(pieces, self.tokenizer.search)
+        return (self.tokenizer.read(piece, one, self.limit) for piece, one in zip(pieces, found, strict=True))
 
     def run_batches(
         self, pieces: Iterable[Sequence[Tokens]], name: str, progress: Progress | None = None

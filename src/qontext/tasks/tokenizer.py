@@ -118,15 +118,23 @@ class Tokenizer:
 
     def tokens(self, texts: Sequence[str], max_length: int | None = None) -> list[Tokens]:
         """The same without what only people need (offsets, words), several times faster for many short texts."""
+        return self.read(texts, self.search(texts), max_length)
+
+    def search(self, texts: Sequence[str]) -> list[Any]:
+        """The part of `tokens` that runs beside other threads of Python: what the library found in each text."""
         with _refusing("the tokenizer cannot take the text"):
-            backs = self._backend.encode_batch_fast([_clean(t) for t in texts])
-            found = [Tokens(e.ids, e.type_ids if self._has_types else ()) for e in backs]
-        if max_length is None:
+            found: list[Any] = self._backend.encode_batch_fast([_clean(t) for t in texts])
             return found
-        long = [i for i, tokens in enumerate(found) if len(tokens.ids) > max_length]
+
+    def read(self, texts: Sequence[str], found: Sequence[Any], max_length: int | None = None) -> list[Tokens]:
+        """The tokens of texts from what `search` found in them."""
+        read = [Tokens(e.ids, e.type_ids if self._has_types else ()) for e in found]
+        if max_length is None:
+            return read
+        long = [i for i, tokens in enumerate(read) if len(tokens.ids) > max_length]
         for i, short in zip(long, self.encode([texts[i] for i in long], max_length), strict=True):
-            found[i] = short
-        return found
+            read[i] = short
+        return read
 
     def encode_plain(self, text: str) -> Encoding:
         """Tokenises one text without special tokens."""

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from qontext.dtypes import from_torch, relative_rms
-from qontext.errors import ArgumentError
 
 pytest.importorskip("triton")
 
-from qontext.ops.gpt_attention.gpu_decode import Decode, Places, decode, shares_for
+from qontext.ops.gpt_attention.gpu_decode import Decode, decode, shares_for
+from qontext.ops.gpt_attention.gpu_places import Places
 
 PLACE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if PLACE.type == "cuda" else [])
@@ -50,13 +50,24 @@ class Case:
     def random(self, *shape):
         return torch.randn(*shape, generator=self.generator)
 
-    def run(self, longest=None, shares=None, monkeypatch=None, indirection=None, cache=None, scale=0.3, **more):
+    def run(
+        self,
+        longest=None,
+        shares=None,
+        monkeypatch=None,
+        indirection=None,
+        cache=None,
+        scale=0.3,
+        prefixes=None,
+        **more,
+    ):
         kinds = {k: more.pop(k) for k in ("softcap",) if k in more}
         plan = Decode(self.group, scale, max(self.queries), window=self.window, sinks=self.sinks, **kinds)
         first = [sum(self.queries[:r]) for r in range(len(self.queries))]
         numbers = [torch.tensor(x, dtype=torch.int32, device=PLACE) for x in (first, self.queries, self.past)]
         tables = [None if t is None else t.to(PLACE) for t in (self.table, indirection)]
-        places = Places(*numbers, self.slots.int().to(PLACE), *tables)
+        seen = None if prefixes is None else torch.tensor(prefixes, dtype=torch.int32, device=PLACE)
+        places = Places(len(first), 0, *numbers, self.slots.int().to(PLACE), *tables, seen)
         out = torch.full_like(self.query, float("nan"), device=PLACE)
         if shares:
             monkeypatch.setattr("qontext.ops.gpt_attention.gpu_decode.shares_for", lambda *numbers: shares)
@@ -66,7 +77,7 @@ class Case:
         assert out[sum(self.queries) :].isnan().all()
         return out[: sum(self.queries)]
 
-    def want(self, scale=0.3, slopes=None, softcap=0.0, keys=None, values=None):
+    def want(self, scale=0.3, slopes=None, softcap=0.0, keys=None, values=None, prefixes=None):
         rows = []
         for r, total in enumerate(self.totals):
             first = sum(self.queries[:r])
@@ -80,6 +91,8 @@ class Case:
             if slopes is not None:
                 logits += slopes.double()[:, None, None] * token
             seen = token <= place
+            if prefixes is not None:
+                seen = seen | (token < prefixes[r])
             if self.window:
                 seen &= (token > place - self.window) | (token < self.sinks)
             rows.append(torch.einsum("nst,tnd->snd", logits.masked_fill(~seen, -torch.inf).softmax(-1), v))
@@ -168,9 +181,23 @@ def test_beams_read_what_their_ancestors_wrote():
     close(case.run(indirection=indirection), case.want(keys=keys, values=values))
 
 
-def test_too_many_queries_are_refused():
-    with pytest.raises(ArgumentError, match="17 new tokens of a sequence; the kernel takes 1 to 16"):
-        Decode(1, 1.0, 17)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (4, 4)])
+@pytest.mark.parametrize("shares", [1, 2])
+def test_many_queries_go_block_by_block(heads, kv_heads, shares, monkeypatch):
+    """Prompts in parts: 150 queries a sequence behind what is cached, and few or none beside them."""
+    case = Case([70, 0, 33], [150, 40, 1], heads, kv_heads, 32, torch.float32, 16)
+    close(case.run(shares=shares, monkeypatch=monkeypatch), case.want())
+
+
+def test_many_queries_within_a_window():
+    case = Case([90, 0], [100, 60], 4, 2, 32, torch.float32, window=30, sinks=3)
+    close(case.run(), case.want())
+
+
+def test_prefixes_are_seen_by_all():
+    case = Case([3, 0, 20], [100, 50, 1], 4, 2, 32, torch.float32, 16)
+    prefixes = [60, 50, 7]
+    close(case.run(prefixes=prefixes), case.want(prefixes=prefixes))
 
 
 def test_shares_keep_a_device_busy_and_no_more():

@@ -19,6 +19,7 @@ class Setting:
 
     cache:  None, "same" (the dtype of qkv), "int8" or "float8_e4m3"; page > 0 makes it paged, filled in mixed order
     padded: qkv is [R, longest, W] instead of packed
+    each:   qkv is [R * each, W] instead
     scales: numbers in each scale: "tensor" [1], "head" [Nkv], "both" [2, Nkv]
     """
 
@@ -29,6 +30,7 @@ class Setting:
     page: int = 0
     room: int = 24
     padded: bool = False
+    each: int = 0
     scales: str = "tensor"
     beams: int = 0
     bias: bool = False
@@ -41,7 +43,7 @@ class Setting:
     def make(self, generator: torch.Generator, dtype: torch.dtype) -> list[Tensor | None]:
         heads, kv_heads, size = self.heads
         width, rows = (heads + 2 * kv_heads) * size, len(self.new)
-        tokens = (rows, max(self.new)) if self.padded else (sum(self.new),)
+        tokens = (rows, max(self.new)) if self.padded else (rows * self.each or sum(self.new),)
         given: dict[str, Tensor | None] = dict.fromkeys(INPUTS)
         given["qkv"] = normal(generator, dtype, *tokens, width)
         given["query_lengths"] = _counts(self.new)
@@ -114,6 +116,17 @@ def cases() -> Iterable[Case]:
     yield case("one_token_each", _STEP)
     yield case("one_token_each_paged", replace(_STEP, page=16))
     yield case("few_tokens_each", replace(_STEP, new=(4, 2, 3), heads=(6, 2, 24)))
+    prompts = Setting((40, 3, 0, 25), (0, 0, 0, 0), room=64)
+    yield case("prompts", replace(prompts, bias=True), _ROPE)
+    yield case("prompts_paged", replace(prompts, page=16), {**_ROPE, "window": 20})
+    yield case("prompts_in_parts", replace(prompts, past=(7, 11, 9, 0), page=16), _ROPE)
+    yield case("prompts_in_parts_int8", replace(prompts, past=(7, 11, 9, 0), cache="int8", heads=(6, 2, 20)))
+    each = replace(_STEP, new=(2, 0, 1), each=2)
+    yield case("rows_each", each, {"tokens_each": 2})
+    yield case("rows_each_paged", replace(each, page=16, bias=True), {**_ROPE, "tokens_each": 2})
+    yield case(
+        "rows_each_cyclic", replace(each, past=(0, 40, 17), room=12), {"window": 7, "sinks": 3, "tokens_each": 2}
+    )
     yield case("one_head_for_all", replace(_STEP, heads=(7, 1, 8)))
     yield case("head_size_100", replace(_MIXED, heads=(3, 3, 100)))
     yield case("head_size_72", replace(_STEP, heads=(5, 5, 72)))

@@ -1,88 +1,161 @@
 """GptAttention on the GPU.
 
 A step in which every sequence brings few tokens is two launches (three where sequences are shared out): one puts the
-new tokens in place, one attends to the cache where it lies. Other steps turn and write with torch's operators, and
-contexts go to the attention kernels of encoders.
+new tokens in place, one attends to the cache where it lies. With counts and tables that lie on the device nothing is
+read back then, so such a step can stand in a CUDA graph. Other steps need the counts on the host (they are read back
+from a device); they turn and write with torch's operators, and contexts go to the attention kernels of encoders.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..attention_common.gpu import Longest, bind_masked, bind_plain
-from ..attention_common.problem import Problem
+from ..attention_common.problem import Problem, Rule
 from ..call import Bound, Call, Kernel
-from ..gpu_launch import may_overlap, takes_floats
+from ..gpu_launch import compute_capability, may_overlap, takes_floats
 from .cache import Cache, by_part
 from .cpu import bind_step
-from .gpu_decode import Decode, Places, decode
-from .gpu_store import Angles, Tokens, store
-from .rows import Rows, cache_of, rows_of
-from .step import Step
+from .gpu_decode import Decode, decode
+from .gpu_places import Angles, Places, turns
+from .gpu_store import store
+from .rows import INPUTS, Rows, cache_of, rows_each, rows_of
+from .step import MOST_QUERIES, Step
 
 Tensor = torch.Tensor
+Given = Mapping[str, Tensor | None]
+_COMPUTED = ("qkv", "qkv_bias", "cross_qkv")
+_COUNTS = ("past_lengths", "query_lengths", "slots", "block_table")
 
 
 class GpuStep(Step):
-    """A step on a GPU. Counts and lengths that lie there are read back first."""
+    """A step on a GPU."""
 
     def __init__(self, call: Call):
         self.overlap = may_overlap(call)
         self._plain, self._masked = bind_plain(call), bind_masked(call)
         super().__init__(call.attributes, self._attend, self._attend_to_cache, call.device.torch)
 
-    def run(self, given: Mapping[str, Tensor | None], context: Tensor) -> None:
+    def run(self, given: Given, context: Tensor) -> None:
         """Fills the context `[..., N * D]` and updates the cache."""
-        rows, cache = rows_of(given), cache_of(given, self.attributes)
-        everyone = rows.tokens > 0 and sum(rows.new) == rows.tokens and rows.encoder is None
-        if cache is None or not everyone:
+        each, cache = rows_each(given, self.attributes), cache_of(given, self.attributes)
+        if cache is None or given["encoder_lengths"] is not None:
             super().run(given, context)
             return
+        if each is not None and self._needs_no_counts(given, cache, each):
+            self._generate(given, cache, self._places(given, each), context)
+            return
+        rows = rows_of(given, self.attributes)
         if not all(self._reads_cache(given, rows, cache, r) for r in range(len(rows)) if rows.new[r]):
             super().run(given, context)
             return
         cache.check(rows.slots, rows.past, rows.new, self.window)
-        self._generate(given, rows, cache, context)
+        first, new, past, slots = _on(self.place, rows.first, rows.new, rows.past, rows.slots)
+        tables = [_int32(x, self.place) for x in (cache.table, cache.indirection, given["prefix_lengths"])]
+        places = Places(len(rows), each or 0, None if each else first, new, past, slots, *tables)
+        self._generate(given, cache, places, context, rows)
 
-    def _generate(self, given: Mapping[str, Tensor | None], rows: Rows, cache: Cache, context: Tensor) -> None:
+    def _reads_cache(self, given: Given, rows: Rows, cache: Cache, r: int) -> bool:
+        """Whether a sequence is attended to in the cache itself: with any number of new tokens."""
+        if given["relative_attention_bias"] is not None or self.attributes["mask_type"] == "padding":
+            return False
+        if cache.tensor.stride(-1) != 1 or (rows.prefix is not None and self.window):
+            return False
+        total = rows.past[r] + rows.new[r]
+        # Later tokens of the step would have taken places that its first token still sees.
+        return total <= cache.capacity or cache.capacity >= self.window + cache.sinks + rows.new[r] - 1
+
+    def _needs_no_counts(self, given: Given, cache: Cache, each: int) -> bool:
+        """Whether shapes say that every sequence is attended to in the cache, and the counts lie on the device."""
+        known = not (given["relative_attention_bias"] is not None or given["encoder_lengths"] is not None)
+        known = known and given["prefix_lengths"] is None and self.attributes["mask_type"] == "causal"
+        known = known and not (self.rotary is not None and self.rotary.depends_on_length)
+        fits = not cache.cyclic or cache.capacity >= self.window + cache.sinks + each - 1
+        if not (known and fits and 0 < each <= MOST_QUERIES and cache.tensor.stride(-1) == 1):
+            return False
+        return all(x is None or x.device.type == self.place.type for x in (given[name] for name in _COUNTS))
+
+    def _places(self, given: Given, each: int) -> Places:
+        qkv, found = given["qkv"], [_int32(given[n], self.place) for n in (*_COUNTS, "cache_indirection")]
+        assert qkv is not None
+        past, queries, slots, table, indirection = found
+        return Places(qkv.shape[:-1].numel() // each, each, None, queries, past, slots, table, indirection)
+
+    def _generate(self, given: Given, cache: Cache, places: Places, context: Tensor, rows: Rows | None = None) -> None:
+        """New tokens put in place, then attended to; `rows` where the host knows the counts."""
         qkv = given["qkv"]
         assert qkv is not None
         flat = qkv.reshape(-1, qkv.shape[-1])
-        query = flat.new_empty(rows.tokens, self.heads, self.size)
-        _, positions, slots = rows.token_index()
-        kept = self.kept(rows, cache, positions) if cache.cyclic else None
-        at, of = _on(self.place, positions, slots)
-        tokens = Tokens(at, of, _int32(kept, self.place), _int32(cache.table, self.place))
+        query = flat.new_empty(len(flat), self.heads, self.size)
+        if not len(flat):
+            return
+        fresh = rows is not None and self._is_fresh(given, rows, cache, places, flat.dtype)
+        keys = query.new_empty(len(flat), self.kv_heads, self.size) if fresh else None
+        values = torch.empty_like(keys) if keys is not None and given["qkv_bias"] is not None else None
         key_scale, value_scale = (_flat(by_part(cache.to_cache, part)) for part in (0, 1))
         store(
             flat,
             query,
-            tokens,
+            places,
             self.kv_heads,
             given["qkv_bias"],
-            self._angles(positions, rows),
+            self._angles(rows),
             cache.tensor,
             key_scale,
             value_scale,
             cache.cyclic,
             cache.sinks,
+            keys,
+            values,
             self.overlap,
         )
-        self._decode(
-            given,
-            rows,
-            cache,
-            [r for r in range(len(rows)) if rows.new[r]],
-            rows.first,
-            query,
-            context.view(query.shape),
-        )
+        out = context.view(query.shape)
+        if fresh:
+            assert rows is not None and keys is not None
+            if values is None:
+                values = flat[:, -self.kv_heads * self.size :].unflatten(-1, (self.kv_heads, self.size))
+            self._attend_to_fresh(places, rows, query, keys, values, out)
+            return
+        # Shapes bound the tokens of a sequence, where the host does not know them.
+        longest, most = places.capacity(cache.tensor), places.each
+        if rows is not None:
+            longest = max(p + n for p, n in zip(rows.past, rows.new, strict=True))
+            most = max(1, *rows.new)
+        key_scale, value_scale = (_flat(by_part(cache.from_cache, part)) for part in (0, 1))
+        slopes = _flat(given["alibi_slopes"])
+        decode(self._plan(most), query, cache.tensor, places, longest, out, key_scale, value_scale, slopes)
 
-    def _angles(self, positions: Tensor, rows: Rows) -> Angles | None:
+    def _is_fresh(self, given: Given, rows: Rows, cache: Cache, places: Places, dtype: torch.dtype) -> bool:
+        """Whether keys and values need not be read from the cache: prompts alone, held as they are."""
+        if any(rows.past) or max(rows.new) <= MOST_QUERIES or places.each or cache.tensor.dtype != dtype:
+            return False
+        return given["alibi_slopes"] is None and cache.indirection is None and not (self.window and self.sinks)
+
+    def _attend_to_fresh(
+        self, places: Places, rows: Rows, query: Tensor, keys: Tensor, values: Tensor, out: Tensor
+    ) -> None:
+        """Attention over prompts whose keys and values lie side by side."""
+        kind = "causal" if places.prefixes is None else "prefix"
+        left = self.window - 1 if self.window else -1
+        rule = Rule(self.scale, kind, softcap=self.attributes["softcap"], window_left=left)
+        bounds = self._boundaries(rows.new)
+        problem = Problem(rule, query, keys, values, prefix_lengths=places.prefixes, cu_q=bounds, cu_kv=bounds)
+        self._attend(problem, out, max(rows.new), max(rows.new))
+
+    def _plan(self, most: int) -> Decode:
+        softcap = self.attributes["softcap"]
+        sinks = self.sinks if self.window else 0
+        return Decode(self.heads // self.kv_heads, self.scale, most, softcap, self.window, sinks, self.overlap)
+
+    def _angles(self, rows: Rows | None) -> Angles | None:
         if self.rotary is None:
             return None
-        cos, sin = self.cos_sin(positions, rows)
+        if not self.rotary.depends_on_length:
+            return turns(self.rotary, self.place)
+        assert rows is not None
+        cos, sin = self.cos_sin(rows.token_index()[1], rows)
         return Angles(cos.to(self.place), sin.to(self.place), self.rotary.pairing == "half", by_token=True)
 
     def _attend(self, problem: Problem, out: Tensor, queries: int, keys: int) -> None:
@@ -104,19 +177,15 @@ class GpuStep(Step):
         key_scale: Tensor | None,
         value_scale: Tensor | None,
         slopes: Tensor | None,
-        scale: float,
-        softcap: float,
-        window: int,
-        sinks: int,
+        **known: Any,
     ) -> None:
         """`native.decode` on the device."""
-        starts, counts, before, where = _on(self.place, first, queries, past, slots)
-        places = Places(starts, counts, before, where, _int32(table, self.place), _int32(indirection, self.place))
-        plan = Decode(self.heads // self.kv_heads, scale, max(queries), softcap, window, sinks, self.overlap)
+        counts = _on(self.place, first, queries, past, slots)
+        tables = (_int32(x, self.place) for x in (table, indirection))
         longest = max(p + n for p, n in zip(past, queries, strict=True))
-        decode(
-            plan, query.contiguous(), cache, places, longest, out, _flat(key_scale), _flat(value_scale), _flat(slopes)
-        )
+        places = Places(len(first), 0, *counts, *tables)
+        scales = (_flat(x) for x in (key_scale, value_scale, slopes))
+        decode(self._plan(max(queries)), query.contiguous(), cache, places, longest, out, *scales)
 
 
 def _on(place: torch.device, *numbers: Any) -> tuple[Tensor, ...]:
@@ -132,8 +201,27 @@ def _flat(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.reshape(-1).contiguous()
 
 
+def reads_counts(call: Call) -> str:
+    """Why a call needs the counts of its sequences on the host; "" when it does not, whatever they are."""
+    attributes = call.attributes
+    given = {name for name, x in zip(INPUTS, call.inputs, strict=True) if x is not None}
+    if not 0 < attributes["tokens_each"] <= MOST_QUERIES or "past" not in given:
+        return "attention in the context phase reads the counts of its sequences on the host"
+    if given & {"relative_attention_bias", "encoder_lengths", "prefix_lengths"} or attributes["mask_type"] != "causal":
+        return "attention with relative biases, prefixes or encoder outputs reads counts on the host"
+    if attributes["rotary_scaling"] == "dynamic":
+        return "rotary_scaling 'dynamic' turns keys by lengths that are read on the host"
+    return ""
+
+
 def _supports(call: Call) -> str | None:
-    return takes_floats(call)
+    """Everything computed shares one float dtype; the cache has any, biases and scales have their own."""
+    computed = replace(call, inputs=tuple(call.inputs[INPUTS.index(n)] for n in _COMPUTED), outputs=call.outputs[:1])
+    held = call.inputs[INPUTS.index("past")]
+    capability = compute_capability(call)
+    if held is not None and held.dtype == "float8_e4m3" and 0 < capability < 89:
+        return f"the cache is float8_e4m3, which sm_{capability} cannot convert; sm_89 is the first that can"
+    return takes_floats(computed)
 
 
 def _bind(call: Call) -> Bound:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ...errors import ArgumentError
 from ..gpu_launch import blocks, power_of_2
-from .step import MOST_QUERIES
+from .gpu_places import Places
 
 _LEAST_ROWS = 16  # what the matrix unit takes at least
+_MOST_ROWS = 128
 _LEAST_TOKENS = 128  # of a share: below that joining costs more than it spares
 _PROGRAMS_EACH = 2  # programs that a multiprocessor holds at once
 _FULL = 0.97  # share of the last round of programs from which more shares are not worth their joining
@@ -19,7 +19,7 @@ _FULL = 0.97  # share of the last round of programs from which more shares are n
 class Decode:
     """What does not change from step to step.
 
-    group:   query heads of a key head          most_queries: new tokens of a sequence at most, 1 to MOST_QUERIES
+    group:   query heads of a key head          most_queries: new tokens of a sequence at most
     scale:   of the logits                      softcap: 0 for none
     window:  keys that a query sees, 0 for all  sinks: first keys that stay visible beside the window
     overlap: whether programs may start while the kernel before ends
@@ -33,12 +33,6 @@ class Decode:
     sinks: int = 0
     overlap: bool = False
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.most_queries <= MOST_QUERIES:
-            raise ArgumentError(
-                f"decode: {self.most_queries} new tokens of a sequence; the kernel takes 1 to {MOST_QUERIES}"
-            )
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -47,23 +41,6 @@ class Tile:
     tokens: int
     warps: int
     stages: int
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the cache is to be read; all on the device, int32.
-
-    first, queries, past, slots: `[B]`, as for `native.decode`
-    table:       `[slots, pages]`, None for a contiguous cache
-    indirection: `[batch, beams, P]`, None without beams
-    """
-
-    first: torch.Tensor
-    queries: torch.Tensor
-    past: torch.Tensor
-    slots: torch.Tensor
-    table: torch.Tensor | None = None
-    indirection: torch.Tensor | None = None
 
 
 def decode(
@@ -82,7 +59,8 @@ def decode(
     Nothing is read back, so the launch can stand in a CUDA graph.
 
     Args:
-        query, out: `[T, N, D]`, fp32, fp16 or bf16; rows of `out` that belong to no sequence stay as they are.
+        query, out: `[T, N, D]`, fp32, fp16 or bf16; rows of `out` that belong to no sequence stay as they are, those of
+            padding become zeros.
         cache: `[slots, 2, Nkv, P, D]` or `[pages, 2, Nkv, page, D]`; floats, int8 or float8_e4m3. The new tokens are in
             it already.
         longest: tokens of a sequence at most, the new ones among them; it decides how sequences are shared out and
@@ -91,37 +69,47 @@ def decode(
     """
     from .gpu_decode_kernel import decode_tokens, join_shares
 
-    batch, kv_heads, size = len(places.first), cache.shape[2], query.shape[2]
+    batch, kv_heads, size = places.batch, cache.shape[2], query.shape[2]
     page = 0 if places.table is None else cache.shape[3]
-    capacity = cache.shape[3] * (1 if places.table is None else places.table.shape[1])
-    rows = max(_LEAST_ROWS, power_of_2(plan.group * plan.most_queries))
-    seen = longest if not plan.window else min(longest, plan.window + plan.most_queries - 1 + plan.sinks)
-    shares = shares_for(batch * kv_heads, seen, _multiprocessors(query.device))
+    rows = min(max(_LEAST_ROWS, power_of_2(plan.group * plan.most_queries)), max(_MOST_ROWS, power_of_2(plan.group)))
+    each = min(rows // plan.group, plan.most_queries)  # queries of a program
+    many = blocks(plan.most_queries, each)
+    seen = longest if not plan.window else min(longest, plan.window + each - 1 + plan.sinks)
+    shares = shares_for(batch * kv_heads * many, seen, _multiprocessors(query.device))
     sums = levels = None
     if shares > 1:
-        sums = query.new_empty(batch * kv_heads * shares * rows * size, dtype=torch.float32)
-        levels = query.new_empty(batch * kv_heads * shares * rows * 2, dtype=torch.float32)
+        sums = query.new_empty(batch * many * kv_heads * shares * rows * size, dtype=torch.float32)
+        levels = query.new_empty(batch * many * kv_heads * shares * rows * 2, dtype=torch.float32)
     width = max(16, power_of_2(size))
     tile = tile_for(width, rows, cache.element_size())
     indirection = places.indirection
-    decode_tokens[(batch * kv_heads * shares,)](
-        query, cache, out, sums, levels, places.first, places.queries, places.past, places.slots, places.table,
-        indirection, key_scale, value_scale, slopes, plan.scale, plan.softcap, capacity, plan.window, plan.sinks,
+    decode_tokens[(batch * many * kv_heads * shares,)](
+        query, cache, _words(cache, query.dtype), out, sums, levels, places.first, places.queries,
+        places.past, places.slots, places.prefixes, places.table, indirection, key_scale, value_scale, slopes,
+        plan.scale, plan.softcap, places.capacity(cache), cache.shape[0], plan.window, plan.sinks,
         query.stride(0), query.stride(1), out.stride(0), out.stride(1), *cache.stride()[:4],
         0 if places.table is None else places.table.stride(0),
         *((0, 0, 1) if indirection is None else (*indirection.stride()[:2], indirection.shape[1])),
         0 if key_scale is None or key_scale.numel() == 1 else 1,
-        shares, plan.group, kv_heads, size, width, rows, tile.tokens, page,
-        bool(plan.window), bool(plan.window), bool(plan.softcap),
+        shares, many, places.each, power_of_2(shares), each, plan.group, kv_heads, size, width, rows, tile.tokens,
+        page, bool(plan.window), bool(plan.window), bool(plan.softcap),
         "ieee" if query.dtype == torch.float32 else "tf32", plan.overlap,
         num_warps=tile.warps, num_stages=tile.stages, launch_pdl=plan.overlap,
     )  # fmt: skip
     if shares > 1:
-        join_shares[(batch * kv_heads * rows,)](
+        join_shares[(batch * many * kv_heads * each * plan.group,)](
             sums, levels, out, places.first, places.queries, out.stride(0), out.stride(1),
-            shares, power_of_2(shares), plan.group, kv_heads, size, width, rows, plan.overlap,
+            shares, many, places.each, power_of_2(shares), each, plan.group, kv_heads, size, width, rows, plan.overlap,
             num_warps=4, launch_pdl=plan.overlap,
         )  # fmt: skip
+
+
+def _words(cache: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+    """A cache of bytes as words of four, where values can be read so: products in fp16, on a device."""
+    if cache.element_size() > 1 or dtype == torch.float32 or not cache.is_cuda:
+        return None
+    fits = cache.stride(-1) == 1 and not any(n % 4 for n in (*cache.stride()[:4], cache.shape[-1], cache.data_ptr()))
+    return cache.view(torch.int32) if fits else None
 
 
 def shares_for(heads: int, tokens: int, multiprocessors: int) -> int:
@@ -143,7 +131,9 @@ def shares_for(heads: int, tokens: int, multiprocessors: int) -> int:
 
 def tile_for(width: int, rows: int, cache_bytes: int) -> Tile:
     """What `bench/gpu_decode.py --search` found best, as far as shared memory has room."""
-    tokens = 128 if width <= 64 and rows <= 64 and cache_bytes == 2 else 64
+    if rows >= 64:
+        return Tile(64 if cache_bytes < 4 else 32, 8 if rows * width > 8192 else 4, 3 if cache_bytes < 4 else 2)
+    tokens = 128 if width <= 64 and cache_bytes == 2 else 64
     return Tile(tokens, 4, 4 if cache_bytes < 4 else 2)
 
 

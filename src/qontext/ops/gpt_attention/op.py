@@ -100,6 +100,12 @@ OP = Op(
         Attribute("sinks", int, 0, doc="first keys that stay visible beside the window"),
         Attribute("softcap", float, 0.0, doc="c tanh(logits / c) before biases and masks; 0: none"),
         Attribute(
+            "tokens_each",
+            int,
+            0,
+            doc="qkv [T, W] has this many rows for every sequence, those behind query_lengths padding; 0: no gaps",
+        ),
+        Attribute(
             "multi_block", bool, False, doc="cut the keys of long sequences among threads even where heads suffice"
         ),
     ),

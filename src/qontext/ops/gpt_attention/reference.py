@@ -22,7 +22,7 @@ def reference(*inputs: Tensor | None, **attributes: Any) -> tuple[Tensor, Tensor
     if given["past"] is not None:
         given["past"] = given["past"].clone()
     heads, kv_heads, size = attributes["num_heads"], attributes["num_kv_heads"], attributes["head_size"]
-    rows, cache = rows_of(given), cache_of(given, attributes)
+    rows, cache = rows_of(given, attributes), cache_of(given, attributes)
     if cache is not None:
         cache.check(rows.slots, *rows.written, attributes["window"])
     query, key, value = split(qkv, given["qkv_bias"], heads, kv_heads, size)

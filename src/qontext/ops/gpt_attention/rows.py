@@ -30,6 +30,8 @@ INPUTS = (
     "encoder_lengths",
 )
 
+COUNTS = ("past_lengths", "query_lengths")  # what a step on a GPU reads on the host, if it reads anything there
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -69,7 +71,16 @@ def is_packed(qkv: Tensor, query_lengths: Tensor | None) -> bool:
     return qkv.dim() == 2 or (query_lengths is not None and qkv.shape[0] == 1)
 
 
-def rows_of(given: Mapping[str, Tensor | None]) -> Rows:
+def rows_each(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -> int | None:
+    """Rows of qkv that every sequence has (behind its new tokens padding); None where they follow without gaps."""
+    qkv = given["qkv"]
+    assert qkv is not None
+    if attributes["tokens_each"]:
+        return int(attributes["tokens_each"])
+    return None if is_packed(qkv, given["query_lengths"]) else int(qkv.shape[1])
+
+
+def rows_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -> Rows:
     """The sequences of a call.
 
     Raises InputError for lengths that do not add up to the tokens, are negative or larger than their room.
@@ -77,7 +88,8 @@ def rows_of(given: Mapping[str, Tensor | None]) -> Rows:
     qkv, query_lengths = given["qkv"], given["query_lengths"]
     assert qkv is not None
     tokens = qkv.shape[:-1].numel()
-    if is_packed(qkv, query_lengths):
+    each = rows_each(given, attributes)
+    if each is None:
         assert query_lengths is not None
         new = _numbers("query_lengths", query_lengths)
         if sum(new) != tokens:
@@ -87,13 +99,14 @@ def rows_of(given: Mapping[str, Tensor | None]) -> Rows:
         ends = torch.tensor(new, dtype=torch.int64).cumsum(0).tolist()
         first = [end - count for end, count in zip(ends, new, strict=True)]
     else:
-        count, length = qkv.shape[:2]
-        new = [length] * count if query_lengths is None else _numbers("query_lengths", query_lengths)
-        if any(n > length for n in new):
-            raise InputError(f"query_lengths is {_shown(new)}, but qkv is padded to {length} tokens a sequence")
-        if len(new) != count:
-            raise InputError(f"query_lengths has {len(new)} numbers, but qkv is padded and has {count} rows")
-        first = [r * length for r in range(count)]
+        count = tokens // each if qkv.dim() == 2 else qkv.shape[0]
+        new = [each] * count if query_lengths is None else _numbers("query_lengths", query_lengths)
+        if any(n > each for n in new):
+            raise InputError(f"query_lengths is {_shown(new)}, but qkv is padded to {each} tokens a sequence")
+        if len(new) != count or count * each != tokens:
+            rows = f"{count} rows" if qkv.dim() == 3 else f"{tokens} tokens, {each} for each"
+            raise InputError(f"query_lengths has {len(new)} numbers, but qkv is padded and has {rows}")
+        first = [r * each for r in range(count)]
     zero = [0] * len(new)
     numbers = {
         name: None if (x := given[name]) is None else _numbers(name, x)

@@ -57,7 +57,13 @@ def _check_widths(given: Mapping[str, Operand | None], attributes: Mapping[str, 
                 f"({heads} + 2 x {kv_heads}) x {size} = {width}"
             )
     qkv = given["qkv"]
-    if qkv is not None and qkv.shape is not None and len(qkv.shape) == 2 and given["query_lengths"] is None:
+    each = attributes["tokens_each"]
+    if each < 0:
+        problems.append(f"tokens_each is {each}, it has to be 0 or more")
+    elif each and qkv is not None and qkv.shape is not None and len(qkv.shape) != 2:
+        problems.append(f"tokens_each is {each}, but input 'qkv' has shape {text(qkv.shape)}; it belongs to [T, W]")
+    flat = qkv is not None and qkv.shape is not None and len(qkv.shape) == 2
+    if flat and not each and given["query_lengths"] is None:
         problems.append("input 'query_lengths' is missing; packed 'qkv' [T, W] needs the new tokens of each sequence")
     bias = given["qkv_bias"]
     if bias is not None and bias.shape and isinstance(bias.shape[0], int) and bias.shape[0] != width:

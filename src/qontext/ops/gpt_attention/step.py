@@ -46,7 +46,7 @@ class Step:
 
     def run(self, given: Mapping[str, Tensor | None], context: Tensor) -> None:
         """Fills the context `[..., N * D]` and updates the cache."""
-        rows, cache = rows_of(given), cache_of(given, self.attributes)
+        rows, cache = rows_of(given, self.attributes), cache_of(given, self.attributes)
         if cache is not None:
             cache.check(rows.slots, *rows.written, self.window)
         qkv = given["qkv"]
