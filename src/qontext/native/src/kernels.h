@@ -22,11 +22,7 @@ struct QuantLinearKernels {
     int64_t width, vectors;
     int64_t (*bytes)(const QxQuantLinear&);  // of packed weights
     void (*pack)(const QxQuantLinear&, void* packed, int64_t first_panel, int64_t last_panel);
-    // Rows of x in bytes, made once for all threads that read them: how many bytes they take, and rows [begin, end) of them.
-    int64_t (*rows_bytes)(const QxQuantLinear&);
-    void (*rows)(const QxQuantLinear&, void* made, int64_t begin, int64_t end);
-    // `made` is null where the part makes the bytes of its rows itself.
-    bool (*part)(const QxQuantLinear&, const void* made, int64_t begin, int64_t end, int64_t first_panel, int64_t last_panel);
+    bool (*part)(const QxQuantLinear&, int64_t begin, int64_t end, int64_t first_panel, int64_t last_panel);
 };
 
 struct Kernels {

@@ -24,7 +24,5 @@ int64_t qx_linear_pack(const QxLinear* a, int64_t threads) {
 }
 
 int64_t qx_linear(const QxLinear* a, int64_t threads) {
-    const LinearKernels& k = *kernels_of(a->isa).linear;
-    const auto part = [&](int64_t begin, int64_t end, int64_t first, int64_t last) { return k.part(*a, begin, end, first, last); };
-    return run_in_parts(*a, k, threads, grain_flops, 0.7, part);
+    return run_in_parts(*a, *kernels_of(a->isa).linear, threads, grain_flops, 0.7);
 }

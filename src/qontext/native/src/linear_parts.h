@@ -12,20 +12,19 @@ namespace qx {
 template <class Kernels>
 int64_t panels_of(const Kernels& k, int64_t n) { return parts(parts(n, k.width), k.vectors); }
 
-// Runs part(begin, end, first panel, last panel) on the parts of layer `a`; false says that there is no memory. Below `grain` operations a second thread costs more than it brings; `pack_row` is
+// Runs `k.part` on the parts of layer `a`. Below `grain` operations a second thread costs more than it brings; `pack_row` is
 // what the cut counts for making a row ready (see `cut_of`).
-template <class Layer, class Kernels, class Part>
-int64_t run_in_parts(const Layer& a, const Kernels& k, int64_t threads, double grain, double pack_row, const Part& part) {
+template <class Layer, class Kernels>
+int64_t run_in_parts(const Layer& a, const Kernels& k, int64_t threads, double grain, double pack_row) {
     if (a.rows <= 0) return QX_OK;
     if (2.0 * double(a.rows) * double(a.n) * double(a.k) < grain) threads = 1;
     struct Context {
         const Layer& a;
         const Kernels& k;
-        const Part& part;
         int64_t panels;
         double pack_row;
         std::atomic<bool> ok;
-    } context{a, k, part, panels_of(k, a.n), pack_row, {true}};
+    } context{a, k, panels_of(k, a.n), pack_row, {true}};
     parallel(
         int(threads),
         [](void* p, int thread, int count) {
@@ -34,7 +33,7 @@ int64_t run_in_parts(const Layer& a, const Kernels& k, int64_t threads, double g
             const int64_t r = thread / cut.columns, c = thread % cut.columns;
             if (r >= cut.rows) return;
             const auto at = [](int64_t n, int64_t i, int64_t of) { return n * i / of; };
-            const bool fine = x.part(at(x.a.rows, r, cut.rows), at(x.a.rows, r + 1, cut.rows), at(x.panels, c, cut.columns), at(x.panels, c + 1, cut.columns));
+            const bool fine = x.k.part(x.a, at(x.a.rows, r, cut.rows), at(x.a.rows, r + 1, cut.rows), at(x.panels, c, cut.columns), at(x.panels, c + 1, cut.columns));
             if (!fine) x.ok.store(false, std::memory_order_relaxed);
         },
         &context);

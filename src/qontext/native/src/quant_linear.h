@@ -115,49 +115,33 @@ static inline void finish_bytes_by(const QxQuantLinear& a, const float* column_s
     }
 }
 
-// Rows of x in bytes. They lie an odd number of cache lines apart, so that those of a tile do not fall into one set of the
-// cache; their scales lie behind them.
-struct ByteRows {
-    int64_t stride;  // in words
-    uint32_t* words;
-    RowScale* scales;
-
-    static int64_t stride_of(const QxQuantLinear& a) { return (round_up(a.k, 64) | 64) / 4; }
-    static int64_t bytes(const QxQuantLinear& a, int64_t rows) { return (rows * stride_of(a) + 4 * width) * 4 + rows * int64_t(sizeof(RowScale)); }
-    ByteRows(const QxQuantLinear& a, void* at, int64_t rows)
-        : stride(stride_of(a)), words(static_cast<uint32_t*>(at)), scales(reinterpret_cast<RowScale*>(words + rows * stride + 4 * width)) {}
-
-    template <class D>
-    void make(const QxQuantLinear& a, int64_t row, int64_t place) const {
-        const auto* from = static_cast<const typename D::T*>(a.x) + row * a.x_stride;
-        const float* factor = static_cast<const float*>(a.x_factor);
-        uint8_t* to = reinterpret_cast<uint8_t*>(words + place * stride);
-        scales[place] = factor ? quantise_row(a, ScaledRow<D>{from, factor}, to) : quantise_row(a, PlainRow<D>{from}, to);
-    }
-};
-
 // Rows [begin, end) by panels [first, last). False when there is no memory for the scratch.
 template <class D, class Fn>
-static bool multiply_bytes(const QxQuantLinear& a, const void* made, int64_t begin, int64_t end, int64_t first, int64_t last, const Fn act) {
+static bool multiply_bytes(const QxQuantLinear& a, int64_t begin, int64_t end, int64_t first, int64_t last, const Fn act) {
     using Word = uint32_t;
     const Panels panels(a.n, tile_vectors);
     const PackedBytes lay(a);
     const int64_t words = lay.words, chunks = (words + byte_chunk_words - 1) / byte_chunk_words;
-    const int64_t stride = ByteRows::stride_of(a);
+    // Rows lie an odd number of cache lines apart, so that those of a tile do not fall into one set of the cache.
+    const int64_t stride = (round_up(words * 4, 64) | 64) / 4;
     int64_t most = near_x_bytes / (stride * 4) / tile_rows * tile_rows;
     most = most < tile_rows ? tile_rows : most > most_byte_rows ? most_byte_rows : most;
     constexpr int64_t ldc = tile_vectors * width;
-    float* sums = nullptr;
-    char* room = nullptr;
-    void* base = nullptr;
-    for (int pass = 0; pass < 2; ++pass) {
+    const auto carve = [&](void* base, Word*& x, float*& sums, RowScale*& scales) {
         Carver carver(base);
+        x = carver.take<Word>(size_t(most * stride + 4 * width));
         sums = carver.take<float>(size_t(most * ldc));
-        room = carver.take<char>(made ? 0 : size_t(ByteRows::bytes(a, most)));
-        if (pass == 0 && !(base = scratch(0, carver.used()))) return false;
-    }
-    const ByteRows own(a, room, most), shared(a, const_cast<void*>(made), a.rows);
+        scales = carver.take<RowScale>(size_t(most));
+        return carver.used();
+    };
+    Word* x = nullptr;
+    float* sums = nullptr;
+    RowScale* scales = nullptr;
+    void* base = scratch(0, carve(nullptr, x, sums, scales));
+    if (!base) return false;
+    carve(base, x, sums, scales);
     const Word* weight = static_cast<const Word*>(a.weight);
+    const float* factor = static_cast<const float*>(a.x_factor);
     const float* column_sums = reinterpret_cast<const float*>(lay.sums(weight));
     const float* column_scales = reinterpret_cast<const float*>(lay.scales(weight));
     const Word* stop = weight + int64_t(last < panels.count ? panels.first(int(last)) : panels.first(panels.count)) * width * words;
@@ -165,9 +149,12 @@ static bool multiply_bytes(const QxQuantLinear& a, const void* made, int64_t beg
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t top = part_of(begin, end, block, blocks), rows = part_of(begin, end, block + 1, blocks) - top;
         const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
-        for (int64_t r = 0; r < rows && !made; ++r) own.make<D>(a, top + r, r);
-        const Word* x = made ? shared.words + top * stride : own.words;
-        const RowScale* scales = made ? shared.scales + top : own.scales;
+        const auto* source = static_cast<const typename D::T*>(a.x) + top * a.x_stride;
+        for (int64_t r = 0; r < rows; ++r) {
+            const auto* from = source + r * a.x_stride;
+            uint8_t* to = reinterpret_cast<uint8_t*>(x + r * stride);
+            scales[r] = factor ? quantise_row(a, ScaledRow<D>{from, factor}, to) : quantise_row(a, PlainRow<D>{from}, to);
+        }
         for (int64_t p = first; p < last; ++p) {
             const int vectors = panels.vectors(int(p));
             const int64_t column = int64_t(panels.first(int(p))) * width;
@@ -194,32 +181,23 @@ static bool multiply_bytes(const QxQuantLinear& a, const void* made, int64_t beg
 }
 
 template <class D>
-static bool quant_linear_as(const QxQuantLinear& a, const void* made, int64_t begin, int64_t end, int64_t first, int64_t last) {
+static bool quant_linear_as(const QxQuantLinear& a, int64_t begin, int64_t end, int64_t first, int64_t last) {
     switch (a.activation) {
-        case QX_GELU_ERF: return multiply_bytes<D>(a, made, begin, end, first, last, GeluErf());
-        case QX_GELU_TANH: return multiply_bytes<D>(a, made, begin, end, first, last, GeluTanh());
-        case QX_SILU: return multiply_bytes<D>(a, made, begin, end, first, last, [](V x) { return silu(x); });
-        case QX_RELU: return multiply_bytes<D>(a, made, begin, end, first, last, [](V x) { return max(set1(0.0f), x); });
-        default: return multiply_bytes<D>(a, made, begin, end, first, last, [](V x) { return x; });
+        case QX_GELU_ERF: return multiply_bytes<D>(a, begin, end, first, last, GeluErf());
+        case QX_GELU_TANH: return multiply_bytes<D>(a, begin, end, first, last, GeluTanh());
+        case QX_SILU: return multiply_bytes<D>(a, begin, end, first, last, [](V x) { return silu(x); });
+        case QX_RELU: return multiply_bytes<D>(a, begin, end, first, last, [](V x) { return max(set1(0.0f), x); });
+        default: return multiply_bytes<D>(a, begin, end, first, last, [](V x) { return x; });
     }
 }
 
-static bool quant_linear_part(const QxQuantLinear& a, const void* made, int64_t begin, int64_t end, int64_t first, int64_t last) {
+static bool quant_linear_part(const QxQuantLinear& a, int64_t begin, int64_t end, int64_t first, int64_t last) {
     bool fine = false;
-    with_type(a.dtype, [&](auto d) { fine = quant_linear_as<decltype(d)>(a, made, begin, end, first, last); });
+    with_type(a.dtype, [&](auto d) { fine = quant_linear_as<decltype(d)>(a, begin, end, first, last); });
     return fine;
 }
 
-static int64_t byte_rows_bytes(const QxQuantLinear& a) { return ByteRows::bytes(a, a.rows); }
-
-static void byte_rows(const QxQuantLinear& a, void* made, int64_t begin, int64_t end) {
-    const ByteRows rows(a, made, a.rows);
-    with_type(a.dtype, [&](auto d) {
-        for (int64_t row = begin; row < end; ++row) rows.make<decltype(d)>(a, row, row);
-    });
-}
-
-static constexpr QuantLinearKernels quant_linear_kernels = {width, tile_vectors, quant_linear_bytes, quant_linear_pack, byte_rows_bytes, byte_rows, quant_linear_part};
+static constexpr QuantLinearKernels quant_linear_kernels = {width, tile_vectors, quant_linear_bytes, quant_linear_pack, quant_linear_part};
 
 }  // namespace QX_NS
 }  // namespace qx
