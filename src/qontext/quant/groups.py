@@ -15,8 +15,8 @@ def int4_groups(
     """(uint8 [M, K / 2], float32 scale [M, K / group], uint8 zero [M, K / group]) of a float weight [M, K].
 
     value = (bits - zero) * scale, two values a byte, the first in the low half. The range of a group, with 0 in it, or
-    the part of it that makes the least squared error, becomes 0..15. K is a multiple of the group, which is even. Raises
-    ArgumentError for a weight that holds a NaN or an infinity.
+    the part of it that makes the least squared error, becomes 0..15. K is a multiple of the group, which is even.
+    Raises ArgumentError for a weight that holds a NaN or an infinity.
     """
     wide = finite_or_refused(weight, name).unflatten(-1, (-1, group))
     low, high = wide.amin(-1).clamp_max(0), wide.amax(-1).clamp_min(0)

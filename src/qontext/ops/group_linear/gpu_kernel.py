@@ -1,8 +1,8 @@
 """Device code of GroupLinear: weights of four bits become floats on their way to the matrix units.
 
 One program computes ROWS rows by COLUMNS columns of y and runs along K in steps of DEPTH, which divides the group. A
-byte holds two values that follow each other along K, so a step is two products: even columns of x by the low halves, odd
-ones by the high halves. Scales are applied to the weights, whose sums stay in float32.
+byte holds two values that follow each other along K, so a step is two products: even columns of x by low halves, odd
+ones by high halves. Scales are applied to the weights, whose sums stay in float32.
 """
 
 # mypy: ignore-errors
