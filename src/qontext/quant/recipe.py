@@ -49,6 +49,7 @@ class Recipe:
     energies: mean squares [K] of the columns that a layer reads, by which fp8 weights are rounded
     place: where weights are rounded
     kind: what is multiplied, "int8" or "float8_e4m3"
+    group:     with weights_only: weights are int4 in groups of that many along K; 0 for int8
     attention: attention multiplies bytes too
     magnitudes: largest of Q, K and V by name of the attention, for static scales; without them they are found at run
                 time
@@ -63,6 +64,7 @@ class Recipe:
     kind: str = "int8"
     energies: Mapping[str, torch.Tensor] = field(default_factory=dict)
     place: torch.device | None = None
+    group: int = 0
     attention: bool = False
     magnitudes: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     source: str = ""
@@ -73,7 +75,7 @@ class QuantLayer:
     """What became of one linear layer or attention.
 
     name, origin:  the node, and the module it comes from
-    weights:       "int8", "float8_e4m3", or "float" for a layer that was kept
+    weights:       "int8", "float8_e4m3", "int4", or "float" for a layer that was kept
     scale:         where the scale of what it reads comes from
     operations:    multiply-adds a token, counted twice; 0 for attention, whose operations depend on the length
     smoothed:      its columns were smoothed
@@ -97,6 +99,11 @@ IN_FLOATS = "none: int8 weights, products of floats"
 IMPORTED = "of the imported model"
 BY_ROW = "found for each token at run time"
 IN_BYTES = "found at run time: for each token and head of Q and K, for each sequence and head of V"
+
+
+def in_words(group: int) -> str:
+    """What stands for a scale of activations where weights alone are in four bits."""
+    return f"none: int4 weights in groups of {group}, products of floats"
 
 
 def int8_share(layers: list[QuantLayer]) -> float:

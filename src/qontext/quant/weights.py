@@ -16,7 +16,8 @@ def int8_rows(weight: torch.Tensor, name: str = "weight") -> tuple[torch.Tensor,
 
     A row of zeros gets the scale 1. Raises ArgumentError for a weight that holds a NaN or an infinity.
     """
-    wide, scale = _scaled_rows(weight, name, MOST)
+    wide = finite_or_refused(weight, name)
+    scale = _scales_of_rows(wide, MOST)
     return (wide / scale[:, None]).round().clamp(-MOST, MOST).to(torch.int8), scale
 
 
@@ -31,7 +32,8 @@ def fp8_rows(
     A row of zeros gets the scale 1; the work is done at `place`. Raises ArgumentError for a weight that holds a NaN or
     an infinity.
     """
-    wide, least = _scaled_rows(weight if place is None else weight.to(place), name, MOST_FP8)
+    wide = finite_or_refused(weight if place is None else weight.to(place), name)
+    least = _scales_of_rows(wide, MOST_FP8)
     weights = wide.new_ones(wide.shape[1]) if energy is None else energy.float().to(wide.device)
     lost, kept = torch.full_like(least, float("inf")), least
     held = torch.empty_like(wide, dtype=by_name(FP8).torch)
@@ -44,15 +46,20 @@ def fp8_rows(
     return held.to(weight.device), kept.to(weight.device)
 
 
-def _scaled_rows(weight: torch.Tensor, name: str, most: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weight in float32, and the scale of each row whose largest magnitude becomes `most`."""
-    wide = weight.detach().float()
+def _scales_of_rows(wide: torch.Tensor, most: float) -> torch.Tensor:
+    """float32 [M]: scales by which the largest magnitude of each row becomes `most`."""
     largest = wide.abs().amax(1)
-    if not bool(torch.isfinite(largest).all()):
+    # Under the smallest normal quotient a scale would lose its digits: such rows count as zeros.
+    return torch.where(largest > 1e-30, largest / most, torch.ones_like(largest))
+
+
+def finite_or_refused(weight: torch.Tensor, name: str) -> torch.Tensor:
+    """The weight in float32. Raises ArgumentError for one that holds a NaN or an infinity."""
+    wide = weight.detach().float()
+    if not bool(torch.isfinite(wide).all()):
         bad = int((~torch.isfinite(wide)).sum())
         raise ArgumentError(
             f"weight {name!r} holds {bad} values that are NaN or infinite; such a weight has no scale. "
             "Repair the model, or keep the layer in its float type: build(keep=[...])"
         )
-    # Under the smallest normal quotient a scale would lose its digits: such rows count as zeros.
-    return wide, torch.where(largest > 1e-30, largest / most, torch.ones_like(largest))
+    return wide

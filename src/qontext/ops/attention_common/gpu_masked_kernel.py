@@ -91,7 +91,8 @@ def attend_masked(
 @triton.jit
 def masked_attention_tiles(
     q, k, v, out, held_factor, held_inverse, held_zero, mask, bias, bounds_q, bounds_k, counts, prefixes, tiles,
-    rows, keys, offset, reach, left, right, scale, softcap, q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head,
+    rows, keys, offset, reach, left, right, scale, softcap,
+    q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head,
     out_batch, out_row, out_head, mask_batch, mask_head, mask_row, bias_batch, bias_head, bias_row,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, POSITIONAL: tl.constexpr, LAST_TO_LAST: tl.constexpr,

@@ -22,16 +22,12 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from ..attention_common.gpu_hopper_kernel import thread_barrier
 from ..eight_bits_kernel import in_eight_bits
+from ..gluon_names import load_tile, store_tile, thread_barrier
 from ..gpu_activation_kernel import activated
 from ..linear.gpu_hopper_kernel import TILE, place_of
 
 DEPTH = gl.constexpr(128)  # of a step along K, bytes
-
-# The names of Triton 3.6, and those of later ones.
-load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
-store_tile = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_shared_to_global
 
 
 @gluon.jit
