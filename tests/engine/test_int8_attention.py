@@ -62,6 +62,7 @@ def test_static_scales_of_a_calibration(model, want):
     assert error_of(engine, want) < INT8
 
 
+@pytest.mark.slow
 def test_errors_of_attention_are_measured_and_a_budget_keeps_what_costs_most(model):
     samples = [batch(4, 17), batch(3, 9)]
     free = qx.build(model, "int8", tune=False, quantisation=BOTH, calibration=samples)
