@@ -13,9 +13,9 @@ from .reference import MOST
 _TAKEN = (
     "layout_T_NthreeD", "layout_T_threeND", "layout_S_B_NthreeD_1_1", "layout_B_S_N_three_D", "layout_B_S_threeND",
     "length_100", "head_size_52", "head_size_256", "no_sequences", "multi_query_packed", "softcap", "lengths",
-    "mask_keys", "bias_mask_lengths", "causal_lengths", "prefix_lengths", "empty_lengths_zeros", "empty_lengths_uniform",
-    "empty_lengths_as_unmasked", "empty_rows_uniform", "packed_none", "packed_causal", "packed_prefix", "packed_window",
-    "packed_mask",
+    "mask_keys", "bias_mask_lengths", "causal_lengths", "prefix_lengths", "empty_lengths_zeros",
+    "empty_lengths_uniform", "empty_lengths_as_unmasked", "empty_rows_uniform", "packed_none", "packed_causal",
+    "packed_prefix", "packed_window", "packed_mask",
 )  # fmt: skip
 _SCALED = ("layout_T_NthreeD", "lengths", "packed_causal", "head_size_52")
 # Without a token: in halves alone, since ONNX Runtime, which runs the float32 cases too, reduces what is empty to
