@@ -1,4 +1,4 @@
-"""fp8 on the real MiniLM, over 320 sentences, by the references of the operators: no GPU is needed, some minutes are."""
+"""fp8 on the real MiniLM, over 320 sentences, by the references of the operators, on a host: some minutes."""
 
 import pytest
 from gpu_fake import FAKE, fake_gpu

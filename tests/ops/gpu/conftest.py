@@ -23,3 +23,14 @@ def right_rounding(monkeypatch):
 
     monkeypatch.setattr(interpreter, "_convert_float", rounded)
     yield
+
+
+# One tile of QuantLinear stands for the others, whose code is the same, and runs on evenly spaced inputs.
+SLOW = ("[triton.quant_tile.64x32x256]", "takes_inputs_with_gaps[triton.quant_tile.64x64x128]")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.name.endswith(SLOW):
+            item.add_marker(pytest.mark.slow)

@@ -28,27 +28,18 @@ pytestmark = [
 # Attention has its own tests, on sizes that the interpreter can do in time.
 MINE = [op for op in OPS if op.name not in ("QKVToContext", "Attention")]
 HOPPER = Device("cuda", frozenset({"sm_90"}), "interpreter", "cpu")
-# One tile of QuantLinear stands for the others, whose code is the same.
-SLOW = {"triton.quant_tile.64x32x256"}
-# Cases of QuantLinear that its tiles need not see: what they add for other kernels takes the interpreter seconds here.
-LONG = {"many_rows", "long_k"}
 KERNELS = [
-    pytest.param(op, kernel, id=kernel.name, marks=[pytest.mark.slow] if kernel.name in SLOW else [])
+    pytest.param(op, kernel, id=kernel.name)
     for op in MINE
     for kernel in kernels_of(op, "cuda")
     if kernel.name.startswith("triton.")
 ]
 
 
-def cases_for(op, kernel):
-    tiles = kernel.name.startswith("triton.quant_tile")
-    return [case for case in checked_cases(op) if not (tiles and case.name in LONG)]
-
-
 @pytest.mark.parametrize(("op", "kernel"), KERNELS)
 def test_kernel_equals_the_reference(op, kernel):
     ran, refused = 0, set()
-    for case in cases_for(op, kernel):
+    for case in checked_cases(op):
         for dtype in case.dtypes:
             if dtype == "bfloat16":
                 continue
@@ -64,7 +55,7 @@ def test_kernel_equals_the_reference(op, kernel):
 @pytest.mark.parametrize(("op", "kernel"), KERNELS)
 def test_kernel_takes_inputs_with_gaps(op, kernel):
     ran = 0
-    for case in cases_for(op, kernel):
+    for case in checked_cases(op):
         inputs = inputs_of(op, case, "float32")
         able, _ = variants(kernel, call_for(op, case, inputs, HOPPER), inputs)
         if able and all(t is None or t.numel() for t in inputs):
