@@ -27,6 +27,7 @@ from .step import MOST_QUERIES, Step
 Tensor = torch.Tensor
 Given = Mapping[str, Tensor | None]
 _COMPUTED = ("qkv", "qkv_bias", "cross_qkv")
+_FLOATS = ("kv_orig_quant_scale", "kv_quant_orig_scale", "qkv_bias", "alibi_slopes", "relative_attention_bias")
 _COUNTS = ("past_lengths", "query_lengths", "slots", "block_table")
 
 
@@ -39,7 +40,11 @@ class GpuStep(Step):
         super().__init__(call.attributes, self._attend, self._attend_to_cache, call.device.torch)
 
     def run(self, given: Given, context: Tensor) -> None:
-        """Fills the context `[..., N * D]` and updates the cache."""
+        """Fills the context `[..., N * D]` and updates the cache. Counts and tables of floats may lie on the host."""
+        given = {
+            name: x if x is None or name not in _FLOATS or x.device == self.place else x.to(self.place)
+            for name, x in given.items()
+        }
         each, cache = rows_each(given, self.attributes), cache_of(given, self.attributes)
         if cache is None or given["encoder_lengths"] is not None:
             super().run(given, context)

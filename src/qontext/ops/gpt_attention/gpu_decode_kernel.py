@@ -126,8 +126,9 @@ def decode_tokens(
     key_scale, value_scale, slopes, scale, softcap, capacity, pages, window, sinks,
     q_row, q_head, out_row, out_head, c_slot, c_part, c_head, c_place, t_slot, i_batch, i_beam, beams, scale_step,
     shares, blocks, EACH: tl.constexpr, SHARED: tl.constexpr, MOST: tl.constexpr, GROUP: tl.constexpr,
-    HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, PAGE: tl.constexpr,
-    CYCLIC: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
+    HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    PAGE: tl.constexpr, CYCLIC: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program: (sequence, block of MOST queries, key head, share).
 
