@@ -73,3 +73,14 @@ def test_contexts_are_launched_with_counts_on_the_host(both):
 
 def test_rows_are_rounded_to_few_sizes():
     assert [round_rows(n) for n in (1, 2, 3, 5, 9, 33, 64, 65, 100, 129)] == [1, 2, 4, 8, 16, 64, 64, 80, 112, 160]
+
+
+def test_explain_tells_of_steps_on_a_gpu(both):
+    """Phase, layout and bytes a token of every cache; graphs of steps; why a context has none."""
+    _, engine = both
+    told = qx.explain(engine, batch=2, length=9, program="decode")
+    assert {(r["phase"], r["layout"]) for r in told.data["caches"]} == {("generation", "paged")}
+    steps = [s for s in told.data["steps"] if s["op"] == "GptAttention"]
+    assert all(s["us"] > 0 and s["bytes"] > 0 for s in steps)
+    assert told.data["graphs"]["reason"] == ""
+    assert told.data["graphs"]["steps"] == len(engine.compiled.programs["decode"].steps)

@@ -70,7 +70,7 @@ def sample_run_inputs(
 def _sample_step_inputs(
     program: Program, rules: Mapping[str, InputRule], batch: int, length: int
 ) -> dict[str, torch.Tensor]:
-    """Inputs of "prefill" and "decode"; a page of the caches holds a sequence."""
+    """Inputs of "prefill" and "decode", caches on the device; a page of them holds a sequence."""
     generator = torch.Generator().manual_seed(0)
     one_each = program.input_shapes["input_ids"] == program.input_shapes["query_lengths"]
     new = 1 if one_each else length
@@ -91,7 +91,7 @@ def _sample_step_inputs(
         else:
             _, two, heads, _, size = program.input_shapes[name]
             shape = [d for d in (batch, two, heads, length, size) if isinstance(d, int)]
-            made[name] = torch.randn(shape, generator=generator).to(kind)
+            made[name] = torch.randn(shape, generator=generator).to(kind).to(program.device.torch)
     return made
 
 
