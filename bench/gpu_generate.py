@@ -163,7 +163,7 @@ def main() -> None:
         record["rows"].append(row)
         print(
             f"B {batch:3d} {name:25s} prompts {found['prompts_s'] * 1e3:8.1f} ms, step {found['step_s'] * 1e3:7.3f} ms, "
-            f"{row['tokens_per_s']:7.0f} tokens/s, {row['of_least']:.0%} of what memory allows",
+            f"{row['tokens_per_s']:7.0f} tokens/s, {row['of_least']:.0%} of the bandwidth",
             flush=True,
         )
         if options.output:

@@ -82,7 +82,7 @@ def decode(
     if shares > 1:
         sums = query.new_empty(batch * many * kv_heads * shares * rows * size, dtype=torch.float32)
         levels = query.new_empty(batch * many * kv_heads * shares * rows * 2, dtype=torch.float32)
-    tile = tile_for(width, rows, cache.element_size())
+    tile = tile_for(width, rows, cache.element_size(), shares > 1)
     indirection = places.indirection
     decode_tokens[(batch * many * kv_heads * shares,)](
         query, cache, _words(cache, query.dtype), out, sums, levels, places.first, places.queries,
@@ -130,11 +130,13 @@ def shares_for(heads: int, tokens: int, multiprocessors: int) -> int:
     return best
 
 
-def tile_for(width: int, rows: int, cache_bytes: int) -> Tile:
-    """What `bench/gpu_decode.py --search` found best, as far as shared memory has room."""
+def tile_for(width: int, rows: int, cache_bytes: int, shared: bool = False) -> Tile:
+    """What was found best on an H200, as far as shared memory has room; `shared`: sequences are cut into shares."""
     if rows < 64:
+        if cache_bytes == 1:
+            return Tile(64, 2 if width <= 128 else 4, 4)
         tokens = 128 if width <= 64 and cache_bytes == 2 else 64 if width * cache_bytes <= 512 else 32
-        return Tile(tokens, 4, 4 if cache_bytes < 4 else 2)
+        return Tile(tokens, 4, 2 if cache_bytes == 4 else 3 if shared else 4)
     tokens = 64 if width * cache_bytes <= 256 else 32
     return Tile(tokens, 8 if rows * width > 8192 else 4, 3 if width * cache_bytes <= 256 else 2)
 
