@@ -14,6 +14,7 @@ from .version import __version__
 
 __all__ = [
     "Engine",
+    "KvCache",
     "Model",
     "Network",
     "QuantOptions",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .graph.model import Model
     from .importers import import_model
     from .ops.network import Network
+    from .quant.caches import KvCache
     from .report import explain
     from .tasks import pipeline
 
@@ -43,6 +45,7 @@ _HOME = {
     "calibrate": ".engine",
     "load": ".engine",
     "QuantOptions": ".calibration.quantise",
+    "KvCache": ".quant.caches",
     "Model": ".graph.model",
     "Network": ".ops.network",
     "explain": ".report",

@@ -1,7 +1,7 @@
 """The public Engine: build, run, save, load."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +18,19 @@ from .calibration.calibrate import check_method, collected
 from .calibration.quantise import QuantOptions, in_int8
 from .errors import ArgumentError, InputError
 from .fusion.rule import Rule
+from .generation.beam import Beams
+from .generation.generate import generate
 from .generation.loop import USUAL_PAGE, Generator
 from .generation.loop import Settings as Generation
+from .generation.ranges import largest_in_caches
+from .generation.sampler import Sampling
 from .generation.text import Text
 from .graph.dims import Dim
 from .graph.model import InputRule, Model
 from .graph.text import type_text
 from .ops.declare import Op
 from .ops.device import device_of
+from .quant.caches import KvCache, in_eight_bits
 from .quant.recipe import Recipe
 from .runtime.executor import Observe
 from .runtime.executors import executor_for
@@ -142,9 +147,11 @@ class Engine:
         if not self.compiled.states:
             raise ArgumentError(f"generate: {self.name} is no decoder (task {self.task or 'unknown'})")
         if self._generator is None:
-            prefill, decode = self._executors["prefill"], self._executors["decode"]
+            # On a GPU sizes of a step are rounded up, the beams of a prompt too: there beams go over pages.
+            left = {"encode"} if self.device == "cpu" else {"encode", "beams"}
+            programs = {name: e for name, e in self._executors.items() if name not in left}
             vocabulary = int(self.config["vocabulary"])
-            self._generator = Generator(prefill, decode, self.compiled.states, self.max_length, vocabulary)
+            self._generator = Generator(programs, self.compiled.states, self.max_length, vocabulary)
         return self._generator
 
     def generate(
@@ -156,8 +163,14 @@ class Engine:
         stream: bool = False,
         tokens_per_page: int = USUAL_PAGE,
         pages: int = 0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        beams: int = 1,
+        length_penalty: float = 1.0,
     ) -> Any:
-        """Continues prompts, the most likely token at each step.
+        """Continues prompts: with the most likely token at each step, with drawn ones, or by beam search.
 
         Args:
             prompts: one prompt or a list, of any lengths: text, or token ids.
@@ -166,51 +179,24 @@ class Engine:
             stream: yield (number of the prompt, token or piece of text) as they come, instead of the whole.
             tokens_per_page: of the cache; 0 makes it contiguous.
             pages: of the cache; 0 takes as many as the prompts can need.
+            temperature: over 0 draws tokens, from logits divided by it; 0 takes the most likely one.
+            top_k, top_p: draw from so many of the most likely tokens; from the fewest whose probabilities reach top_p.
+            seed: of the draws; those of a prompt depend on the seed and the prompt's number alone.
+            beams: over 1 searches with so many beams and gives the best result, scored by the sum of its log
+                probabilities over its length to the power of `length_penalty`.
         Returns:
             What was generated, in the form of the prompts: text for text, ids for ids; a list for a list. An
             end-of-sequence token is not part of it.
         Raises:
             ArgumentError: the model is no decoder.
-            InputError: prompts that are empty, too long, or text without a tokenizer; pages that run out.
+            InputError: prompts that are empty, too long, or text without a tokenizer; settings that cannot be used or
+                exclude each other; pages that run out.
         """
-        single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
-        listed = [prompts] if single else list(prompts)
-        text = Text(self.tokenizer)
-        ids = [text.ids(p) for p in listed]
         ends = frozenset() if ignore_eos else frozenset(self.config.get("end_token_ids", ()))
         settings = Generation(max_new_tokens, ends, tokens_per_page, pages)
-        pieces = self._pieces(ids, settings, text, [isinstance(p, str) for p in listed])
-        if stream:
-            return pieces
-        found: list[Any] = ["" if isinstance(p, str) else [] for p in listed]
-        for row, piece in pieces:
-            found[row] += piece if isinstance(piece, str) else [piece]
-        return found[0] if single else found
-
-    def _pieces(
-        self, prompts: list[list[int]], settings: Generation, text: Text, as_text: list[bool]
-    ) -> Iterator[tuple[int, Any]]:
-        """What each step adds to each prompt: a token, or the text that has become certain."""
-        given: list[list[int]] = [[] for _ in prompts]
-        shown = [""] * len(prompts)
-        for step in self.generator.steps(prompts, settings):
-            for row, token in zip(step.rows, step.tokens, strict=True):
-                if token in settings.ends:
-                    continue
-                given[row].append(token)
-                if not as_text[row]:
-                    yield row, token
-                    continue
-                whole = text.text(given[row])
-                # A character of several bytes is shown when its last token has come.
-                if not whole.endswith("\N{REPLACEMENT CHARACTER}") and whole.startswith(shown[row]):
-                    piece, shown[row] = whole[len(shown[row]) :], whole
-                    if piece:
-                        yield row, piece
-        for row, tokens in enumerate(given):
-            rest = text.text(tokens)[len(shown[row]) :] if as_text[row] and tokens else ""
-            if rest:
-                yield row, rest
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        text = Text(self.tokenizer)
+        return generate(self.generator, text, prompts, settings, sampling, Beams(beams, length_penalty), stream)
 
     def _packed(self, inputs: Mapping[str, Any], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
         """Outputs of a packed batch."""
@@ -331,6 +317,7 @@ def build(
     keep: Sequence[str] = (),
     calibration: Calibration | str | os.PathLike[str] | Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
     quantisation: QuantOptions | None = None,
+    kv_cache: KvCache | str | None = None,
     plugins: Sequence[Op] = (),
     rules: Sequence[Rule] = (),
     tuner: Tuner | None = None,
@@ -355,6 +342,7 @@ def build(
             smoothing factors on them and compares its results with those in float32. For int8 also what `calibrate`
             returned, or the path of its file: static scales are taken from it.
         quantisation: how int8 is made: static scales or those found at run time, smoothing, the largest error.
+        kv_cache: of decoders: caches in eight bits, a `KvCache`; "fp8" stands for KvCache("fp8").
         plugins: operators of yours that the model uses.
         rules: fusion rules of yours. Those marked `early` run on the normal form, before our rules join operators;
             the others after them.
@@ -375,6 +363,14 @@ def build(
         compiled = compile_model(model, how, plugins, rules, tuner, told, overflowing, recipe)
         return Engine(compiled, model.name, model.task, model.config, model.tokenizer, model.inputs)
 
+    def largest(prompts: Sequence[Any]) -> dict[str, torch.Tensor]:
+        measured = made(replace(settings, precision="fp32", rest="", tune=False, graphs=False, keep=()))
+        text = Text(measured.tokenizer)
+        return largest_in_caches(measured.generator, [text.ids(p) for p in prompts])
+
+    if kv_cache is not None:
+        check_settings(settings)
+        model = in_eight_bits(model, kv_cache, largest, log)
     if precision == "int8":
         check_settings(settings)
         return in_int8(made, settings, lambda: model_hash(model), calibration, quantisation or QuantOptions(), log)

@@ -125,10 +125,6 @@ def test_ends_stop_their_sequence_alone(small):
 def test_lower_precision_stays_near(small, precision):
     folder, model, _ = small
     engine = qx.build(qx.import_model(folder), precision, tune=False)
-    assert {t.dtype for t in engine.generator._room([[1]], Settings(1)).tensors.values()} <= {
-        torch.bfloat16,
-        torch.float16,
-    }
     first = next(engine.generator.steps(PROMPTS, Settings(1)))
     for row, logits in zip(first.rows, first.logits, strict=True):
         with torch.no_grad():
@@ -136,16 +132,28 @@ def test_lower_precision_stays_near(small, precision):
         assert float((logits - want).norm() / want.norm()) < 5e-2
 
 
+def test_a_build_leaves_the_model_as_it_was(small):
+    """One model, several precisions, in any order: each engine has the caches and the numbers of its own."""
+    folder, _, engine = small
+    model = qx.import_model(folder)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32), ("fp16", torch.float16)):
+        built = qx.build(model, precision, tune=False)
+        found = built.generate(PROMPTS, 3)
+        assert {t.dtype for t in built.generator.caches.tensors.values()} == {dtype}
+        if precision == "fp32":
+            assert found == engine.generate(PROMPTS, 3)
+
+
 def test_programs_share_their_weights(small):
     folder, _, engine = small
-    assert list(engine.compiled.programs) == ["encode", "prefill", "decode"]
+    assert list(engine.compiled.programs) == ["encode", "prefill", "decode", "beams"]
     low = qx.build(qx.import_model(folder), "bf16", tune=False)
     for built in (engine, low):
         memory = [
             {t.data_ptr() for t in program.constants.values() if t.dim() == 2}
             for program in built.compiled.programs.values()
         ]
-        assert memory[0] == memory[1] == memory[2]
+        assert memory[0] == memory[1] == memory[2] == memory[3]
 
 
 def test_a_nan_in_one_sequence_leaves_its_neighbours_as_they_were(small):

@@ -46,3 +46,26 @@ def test_command(folder, cache):
     assert found == [{"prompt": text, "generated": engine.generate(text, 4)}]
     plain = CliRunner().invoke(app, ["generate", "-m", str(folder), "3, 4", "--ids", "-n", "4", "--cache", cache])
     assert plain.stdout.split() == [str(t) for t in engine.generate([3, 4], 4)]
+
+
+def test_command_draws_and_searches(folder):
+    engine = qx.build(qx.import_model(folder), tune=False)
+    text = "word3 word4"
+    for flags, arguments in (
+        (["--temperature", "1.5", "--top-k", "9", "--top-p", "0.9", "--seed", "3"],
+         {"temperature": 1.5, "top_k": 9, "top_p": 0.9, "seed": 3}),
+        (["--beams", "3", "--length-penalty", "0.5"], {"beams": 3, "length_penalty": 0.5}),
+    ):  # fmt: skip
+        result = CliRunner().invoke(app, ["generate", "-m", str(folder), text, "-n", "4", "--json", *flags])
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["results"][0]["generated"] == engine.generate(text, 4, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_command_with_eight_bit_caches(folder, kind):
+    text = "word3 word4"
+    held = qx.KvCache(kind, samples=[text])
+    engine = qx.build(qx.import_model(folder), kv_cache=held, tune=False)
+    result = CliRunner().invoke(app, ["generate", "-m", str(folder), text, "-n", "4", "--kv-cache", kind, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["results"][0]["generated"] == engine.generate(text, 4)

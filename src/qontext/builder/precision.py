@@ -54,7 +54,7 @@ def lower_precision(
             if where not in narrowed:
                 narrowed[where] = (tensor, narrow(tensor, kind.torch))
             value.const_value = to_onnx(narrowed[where][1], name)
-            value.dtype = kind.onnx
+            value.type = ir.TensorType(kind.onnx)  # a type of its own: clones of a graph share theirs
             value.meta.pop("torch", None)
             changed += 1
     for node in graph:
@@ -62,7 +62,7 @@ def lower_precision(
             _retype(node, kind.torch, kind.onnx)
     for value in (*graph.inputs, *graph.outputs):
         if value.name in states and value.dtype == ir.DataType.FLOAT:
-            value.dtype = kind.onnx
+            value.type = ir.TensorType(kind.onnx)
     for value in graph.inputs:
         if value.dtype == ir.DataType.FLOAT and value.uses():
             _cast_input(graph, value, kind.onnx, wide)

@@ -9,7 +9,13 @@ from .console import note, working
 
 
 def open_engine(
-    model: Any, precision: str, device: str, verbose: bool = False, tune: bool = True, task: str | None = None
+    model: Any,
+    precision: str,
+    device: str,
+    verbose: bool = False,
+    tune: bool = True,
+    task: str | None = None,
+    kv_cache: Any = None,
 ) -> Any:
     """The engine behind a MODEL: a `.qx` file is loaded, everything else (an imported model too) is built."""
     from ..engine import build, load
@@ -24,7 +30,7 @@ def open_engine(
             if verbose:
                 note(text)
 
-        return build(import_model(model, task=task), precision, device, tune=tune, log=log)
+        return build(import_model(model, task=task), precision, device, tune=tune, kv_cache=kv_cache, log=log)
 
 
 def open_pipeline(task: str, model: str, precision: str, device: str, verbose: bool = False) -> Any:

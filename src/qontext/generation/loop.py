@@ -6,14 +6,16 @@ are computed by the programs "prefill" and "decode".
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from ..errors import InputError, all_problems
 from ..runtime.executor import Executor
+from .beam import Beams, Hypothesis
+from .beam_loop import beam_search, pages_for
 from .caches import Caches
-from .pages import Exhausted
+from .runner import Row, Runner
 from .sampler import Choose, greedy
 
 USUAL_PAGE = 64  # tokens
@@ -46,24 +48,11 @@ class Step:
     logits: torch.Tensor
 
 
-@dataclass
-class _Sequence:
-    number: int
-    cache: int
-    prompt: Sequence[int]
-    cached: int = 0
-    given: list[int] = field(default_factory=list)
-
-    @property
-    def in_context(self) -> bool:
-        return self.cached < len(self.prompt)
-
-
 class Generator:
     """Generates with the programs of an engine; owns the caches. Generations of one engine are serialised by a lock.
 
     Args:
-        prefill, decode: executors of the two programs.
+        programs: executors of "prefill" and "decode", and of "beams" where the model has it.
         states: inputs that hold a cache -> outputs that they become.
         max_length: longest sequence, None for no limit.
         vocabulary: number of tokens.
@@ -71,14 +60,12 @@ class Generator:
 
     def __init__(
         self,
-        prefill: Executor,
-        decode: Executor,
+        programs: Mapping[str, Executor],
         states: Mapping[str, str],
         max_length: int | None,
         vocabulary: int,
     ):
-        self._programs = {"prefill": prefill, "decode": decode}
-        self._states = dict(states)
+        self._runner = Runner(programs, states)
         self._max_length = max_length
         self._vocabulary = vocabulary
         self._caches: Caches | None = None
@@ -96,95 +83,76 @@ class Generator:
         """
         self._check(prompts, settings)
         with self._lock:
-            caches = self._room(prompts, settings)
-            waiting = [_Sequence(i, caches.open(), list(p)) for i, p in enumerate(prompts)]
-            running: list[_Sequence] = []
-            everyone = list(waiting)
+            page = settings.tokens_per_page or max((len(p) + settings.new_tokens for p in prompts), default=1)
+            caches = self._room(page, sum(-(-(len(p) + settings.new_tokens) // page) for p in prompts), settings.pages)
+            rows = [Row(i, caches.open()) for i in range(len(prompts))]
+            running: list[Row] = []
+            last: dict[int, int] = {}
             try:
-                while waiting or running:
-                    if waiting:
-                        done = self._context(caches, waiting, settings.prefill_tokens, choose)
-                        waiting = [s for s in waiting if s.in_context]
-                    else:
-                        done = self._generation(caches, running, choose)
-                        running = []
-                    if done is None:
-                        continue
-                    members, step = done
-                    for sequence, token in zip(members, step.tokens, strict=True):
-                        sequence.given.append(token)
-                        if token not in settings.ends and len(sequence.given) < settings.new_tokens:
-                            running.append(sequence)
-                    yield step
+                for complete, logits in self._runner.contexts(caches, rows, prompts, settings.prefill_tokens):
+                    yield self._step(complete, logits, choose, last)
+                    running += self._going_on(complete, prompts, settings, last)
+                while running:
+                    logits = self._runner.run("decode", caches, running, [[last[row.prompt]] for row in running])
+                    yield self._step(running, logits, choose, last)
+                    running = self._going_on(running, prompts, settings, last)
             finally:
-                for sequence in everyone:
-                    caches.close(sequence.cache)
+                for row in rows:
+                    caches.close(row.cache)
 
-    def _context(
-        self, caches: Caches, waiting: Sequence[_Sequence], most: int, choose: Choose
-    ) -> tuple[list[_Sequence], Step] | None:
-        """Puts the next prompt tokens into the caches; the step of those whose prompt is complete then."""
-        parts: list[tuple[_Sequence, Sequence[int]]] = []
-        left = most
-        for sequence in waiting:
-            if left == 0:
-                break
-            part = sequence.prompt[sequence.cached : sequence.cached + left]
-            left -= len(part)
-            parts.append((sequence, part))
-        logits = self._run("prefill", caches, parts)
-        complete = [i for i, (sequence, _) in enumerate(parts) if not sequence.in_context]
-        if not complete:
-            return None
-        return self._step([parts[i][0] for i in complete], logits[complete], choose)
+    def search(self, prompts: Sequence[Sequence[int]], settings: Settings, beams: Beams) -> list[list[Hypothesis]]:
+        """Beam search: the results of each prompt, best first.
 
-    def _generation(self, caches: Caches, running: Sequence[_Sequence], choose: Choose) -> tuple[list[_Sequence], Step]:
-        """One more token for every running sequence."""
-        logits = self._run("decode", caches, [(s, s.given[-1:]) for s in running])
-        return self._step(list(running), logits, choose)
+        Raises InputError as `steps` does, and for beams that cannot be searched.
+        """
+        self._check(prompts, settings)
+        beams.check(self._vocabulary, len(settings.ends))
+        with self._lock:
+            contiguous = settings.tokens_per_page == 0
+            page = settings.tokens_per_page or max((len(p) + settings.new_tokens for p in prompts), default=1)
+            needed = pages_for(beams, prompts, settings.new_tokens, page, contiguous)
+            caches = self._room(page, needed, settings.pages)
+            ends, most = settings.ends, settings.prefill_tokens
+            return beam_search(self._runner, caches, prompts, beams, settings.new_tokens, ends, most, contiguous)
 
-    def _step(self, members: list[_Sequence], logits: torch.Tensor, choose: Choose) -> tuple[list[_Sequence], Step]:
-        tokens = choose(logits)
-        return members, Step(tuple(s.number for s in members), tuple(tokens), logits)
+    def caches_after(self, prompt: Sequence[int]) -> dict[str, torch.Tensor]:
+        """What a prompt puts into each cache: keys and values [2, Nkv, tokens, D].
 
-    def _run(self, name: str, caches: Caches, parts: Sequence[tuple[_Sequence, Sequence[int]]]) -> torch.Tensor:
-        """Runs a program on new tokens of sequences; the logits [rows, V] of their last ones."""
-        for sequence, part in parts:
-            full = caches.extend(sequence.cache, len(part))
-            if isinstance(full, Exhausted):
-                raise InputError(f"generate: prompt {sequence.number} is at token {sequence.cached}: {full}")
-        past = [sequence.cached for sequence, _ in parts]
-        counts = [len(part) for _, part in parts]
-        executor = self._programs[name]
-        inputs = {
-            "input_ids": torch.tensor([t for _, part in parts for t in part]),
-            "query_lengths": torch.tensor(counts, dtype=torch.int32),
-            "past_lengths": torch.tensor(past, dtype=torch.int32),
-            "block_table": caches.table([sequence.cache for sequence, _ in parts]),
-        }
-        if "position_ids" in executor.program.inputs:
-            spans = [torch.arange(p, p + n) for p, n in zip(past, counts, strict=True)]
-            inputs["position_ids"] = torch.cat(spans)
-        outputs = executor.run(inputs | caches.tensors)
-        caches.updated(outputs, self._states)
-        for sequence, part in parts:
-            sequence.cached += len(part)
-        return outputs["logits"]
+        Raises InputError for a prompt that cannot be used.
+        """
+        settings = Settings(1)
+        self._check([prompt], settings)
+        with self._lock:
+            caches = self._runner.room(1, len(prompt))
+            rows = [Row(0, caches.open())]
+            for _ in self._runner.contexts(caches, rows, [prompt], settings.prefill_tokens):
+                pass
+            return {name: tensor[0] for name, tensor in caches.tensors.items()}
 
-    def _room(self, prompts: Sequence[Sequence[int]], settings: Settings) -> Caches:
-        """Caches for these prompts: the ones of the last generation where they fit."""
-        lengths = [len(p) + settings.new_tokens for p in prompts]
-        page = settings.tokens_per_page or max(lengths, default=1)
-        count = settings.pages or max(sum(-(-n // page) for n in lengths), 1)
+    @staticmethod
+    def _step(rows: Sequence[Row], logits: torch.Tensor, choose: Choose, last: dict[int, int]) -> Step:
+        """The step of these rows; their tokens go into `last`."""
+        numbers = tuple(row.prompt for row in rows)
+        tokens = tuple(choose(numbers, logits))
+        last.update(zip(numbers, tokens, strict=True))
+        return Step(numbers, tokens, logits)
+
+    @staticmethod
+    def _going_on(
+        rows: Sequence[Row], prompts: Sequence[Sequence[int]], settings: Settings, last: Mapping[int, int]
+    ) -> list[Row]:
+        """Those whose last token is no end and not the last one that was asked for."""
+        most = settings.new_tokens - 1
+        return [r for r in rows if last[r.prompt] not in settings.ends and r.cached - len(prompts[r.prompt]) < most]
+
+    def _room(self, page: int, needed: int, pages: int) -> Caches:
+        """Caches of `pages` pages, or of those that are needed at least: the last generation's where they fit."""
+        count = pages or max(needed, 1)
         old = self._caches
-        if (
-            old is not None
-            and old.pages.tokens_per_page == page
-            and (old.pages.count == count if settings.pages else old.pages.count >= count)
-        ):
-            return old
-        self._caches = Caches(self._programs["prefill"].program, list(self._states), count, page)
-        return self._caches
+        same = old is not None and old.pages.tokens_per_page == page
+        if old is None or not same or old.pages.count < count or (pages and old.pages.count != pages):
+            self._caches = old = self._runner.room(count, page)
+        return old
 
     def _check(self, prompts: Sequence[Sequence[int]], settings: Settings) -> None:
         problems = []

@@ -37,7 +37,7 @@ class Model:
     config:     JSON-able facts for tasks: labels, pooling, max_length, pad and mask ids, vocabulary size
     tokenizer:  text of tokenizer.json, or None
     source:     where it came from: "huggingface", "onnx", "torch", "network"
-    programs:   further graphs over the same weights, by name: "prefill" and "decode" of a decoder
+    programs:   further graphs over the same weights, by name: "prefill", "decode" and "beams" of a decoder
     states:     of the further graphs: inputs that hold a cache -> the outputs that are these inputs after a step
     attention_mask: name of the input [B, S] that says which tokens are real (0 = padding); None switches packing off
     """

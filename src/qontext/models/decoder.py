@@ -1,10 +1,12 @@
-"""The GPT-like decoder: one network, drawn as three programs over the same weights.
+"""The GPT-like decoder: one network, drawn as four programs over the same weights.
 
 encode:  input_ids [B, S] (right-padded) -> logits [B, S, V], without a cache
 prefill: input_ids [T], parts of prompts one after the other -> logits [rows, V] of their last tokens
 decode:  input_ids [rows], one new token a sequence -> logits [rows, V]
+beams:   as decode; rows are the beams of each prompt, and `cache_indirection` [prompts, beams, positions] says of which
+         beam each position is read
 
-The last two read and update a cache a layer, `cache.{i}` [pages, 2, Nkv, page, D], through `block_table` [rows, M]. A
+The last three read and update a cache a layer, `cache.{i}` [pages, 2, Nkv, page, D], through `block_table` [rows, M]. A
 contiguous cache is one with a page a sequence.
 """
 
@@ -29,6 +31,7 @@ class Caches:
     past_lengths: ir.Value | None = None
     block_table: ir.Value | None = None
     states: tuple[ir.Value, ...] = ()
+    indirection: ir.Value | None = None
     one_token: bool = False
 
 
@@ -57,9 +60,15 @@ def encode(build: Builder, config: DecoderConfig, paths: Paths) -> None:
         net.output(net.op("Where", real, logits, 0.0), "logits")
 
 
-def step(build: Builder, config: DecoderConfig, paths: Paths, one_token: bool) -> None:
-    """Draws a program over caches: "decode" where every sequence brings one token, else "prefill"."""
+def step_programs(config: DecoderConfig) -> tuple[str, ...]:
+    """The programs over caches. Beams go through caches that keep all tokens, so a window has none of its own."""
+    return ("prefill", "decode") if config.window else ("prefill", "decode", "beams")
+
+
+def step(build: Builder, config: DecoderConfig, paths: Paths, program: str) -> None:
+    """Draws a program over caches, one of `step_programs`."""
     net = build.net
+    one_token = program != "prefill"
     tokens = "rows" if one_token else "T"
     ids = net.input("input_ids", "int64", (tokens,))
     positions = net.input("position_ids", "int64", (tokens,)) if config.learned else None
@@ -68,7 +77,9 @@ def step(build: Builder, config: DecoderConfig, paths: Paths, one_token: bool) -
     table = net.input("block_table", "int32", ("rows", "table"))
     shape = ("pages", 2, config.kv_heads, "page", config.head_size)
     states = tuple(net.input(cache_name(i), "float32", shape) for i in range(config.layers))
-    hidden, presents = _layers(build, config, paths, ids, positions, Caches(lengths, past, table, states, one_token))
+    beams = net.input("cache_indirection", "int32", ("prompts", "beams", "positions")) if program == "beams" else None
+    caches = Caches(lengths, past, table, states, beams, one_token)
+    hidden, presents = _layers(build, config, paths, ids, positions, caches)
     if not one_token:
         with net.scope("last_tokens"):
             ends = net.op("CumSum", lengths, torch.tensor(0))
@@ -124,6 +135,7 @@ def _attention(
                 past_lengths=caches.past_lengths,
                 query_lengths=caches.query_lengths,
                 block_table=caches.block_table,
+                cache_indirection=caches.indirection,
                 tokens_each=1 if caches.one_token else 0,
                 outputs=("context", "present"),
                 **attributes,

@@ -12,11 +12,11 @@ def decoder_inputs(engine: Engine, name: str, batch: int, length: int) -> dict[s
     """Inputs of one step of a decoder, with caches of its own.
 
     Args:
-        name: "prefill", which puts `length` new tokens of each sequence into empty caches, or "decode", which adds one
-            token to sequences of `length` tokens.
+        name: "prefill", which puts `length` new tokens of each sequence into empty caches, "decode", which adds one
+            token to sequences of `length` tokens, or "beams", for which these are the beams of one prompt.
     """
     program = engine.compiled.programs[name]
-    decode = name == "decode"
+    decode = name != "prefill"
     past, new = (length, 1) if decode else (0, length)
     pages = batch * -(-(past + new) // _PAGE)
     caches = Caches(program, list(engine.compiled.states), pages, _PAGE)
@@ -31,5 +31,6 @@ def decoder_inputs(engine: Engine, name: str, batch: int, length: int) -> dict[s
         "past_lengths": torch.full((batch,), past, dtype=torch.int32),
         "block_table": caches.table(held),
         "position_ids": torch.arange(past, past + new).repeat(batch),
+        "cache_indirection": torch.zeros(1, batch, past + new, dtype=torch.int32),
     }
     return {n: t for n, t in inputs.items() if n in program.inputs} | caches.tensors

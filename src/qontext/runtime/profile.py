@@ -70,7 +70,7 @@ def sample_run_inputs(
 def _sample_step_inputs(
     program: Program, rules: Mapping[str, InputRule], batch: int, length: int
 ) -> dict[str, torch.Tensor]:
-    """Inputs of "prefill" and "decode", caches on the device; a page of them holds a sequence."""
+    """Inputs of the programs over caches, which lie on the device, a page a sequence; all are beams of one prompt."""
     generator = torch.Generator().manual_seed(0)
     one_each = program.input_shapes["input_ids"] == program.input_shapes["query_lengths"]
     new = 1 if one_each else length
@@ -84,6 +84,8 @@ def _sample_step_inputs(
             made[name] = torch.full((batch,), counts[name], dtype=kind)
         elif name == "block_table":
             made[name] = torch.arange(batch, dtype=kind)[:, None].contiguous()
+        elif name == "cache_indirection":
+            made[name] = torch.zeros(1, batch, length, dtype=kind)
         elif name == "position_ids":
             made[name] = torch.arange(length - new, length).repeat(batch).to(kind)
         elif name == "input_ids":

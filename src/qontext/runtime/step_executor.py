@@ -14,7 +14,7 @@ import torch
 
 from ..builder.plan import Program
 from ..errors import QontextError
-from ..graph.dims import Dim
+from ..graph.dims import Dim, Shape
 from ..ops.gpt_attention.rows import COUNTS, INPUTS
 from .buckets import power_of_two, round_rows
 from .executor import Observe, _Ready
@@ -135,16 +135,18 @@ class StepExecutor(GpuExecutor):
             return None
 
     def _rounded(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Sizes rounded up, but for those of the caches."""
-        held = {d for n in self._states for d in self._symbols(n)}
+        """Sizes rounded up, but for those of the caches, and how many beams a prompt has."""
+        held = {d for n in self._states for d in self._symbols(self.program.input_shapes[n])}
+        held |= self._symbols(self.program.input_shapes.get("cache_indirection", ())[:2])
         rows = set(self._rows.symbols) if isinstance(self._rows, Dim) else set()
         return {
             name: size if name in held else round_rows(size) if name in rows else power_of_two(size)
             for name, size in sizes.items()
         }
 
-    def _symbols(self, name: str) -> set[str]:
-        return {s for d in self.program.input_shapes[name] if isinstance(d, Dim) for s in d.symbols}
+    @staticmethod
+    def _symbols(shape: Shape) -> set[str]:
+        return {s for d in shape if isinstance(d, Dim) for s in d.symbols}
 
     def _padded(self, slot: int, value: torch.Tensor, sizes: Mapping[str, int]) -> torch.Tensor:
         """An input of rounded sizes: zeros behind what was given, so that further rows bring no token."""

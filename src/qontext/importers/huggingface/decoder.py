@@ -1,4 +1,4 @@
-"""From the folder of a decoder to a Model with its three programs."""
+"""From the folder of a decoder to a Model with its programs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from ...errors import ArgumentError, ModelFormatError, UnsupportedModelError, all_problems
 from ...graph.model import InputRule, Model
 from ...layers.parts import Builder
-from ...models.decoder import encode, state_names, step
+from ...models.decoder import encode, state_names, step, step_programs
 from ...models.decoder_config import DecoderConfig
 from ...ops.network import Network
 from . import weights as checked
@@ -58,9 +58,9 @@ def import_decoder(
     whole = Builder(Network(name), arranged)
     encode(whole, config, paths)
     programs = {}
-    for program, one_token in (("prefill", False), ("decode", True)):
+    for program in step_programs(config):
         build = Builder(Network(f"{name}/{program}"), arranged)
-        step(build, config, paths, one_token)
+        step(build, config, paths, program)
         programs[program] = build.net.graph
     return Model(
         name=name,
