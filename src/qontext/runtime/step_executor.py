@@ -135,10 +135,11 @@ class StepExecutor(GpuExecutor):
             return None
 
     def _rounded(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Sizes rounded up, but for those of the caches, and how many beams a prompt has."""
+        """Sizes rounded up, but for those of the caches; beams are as many as there are."""
         held = {d for n in self._states for d in self._symbols(self.program.input_shapes[n])}
-        held |= self._symbols(self.program.input_shapes.get("cache_indirection", ())[:2])
         rows = set(self._rows.symbols) if isinstance(self._rows, Dim) else set()
+        beams = self._symbols(self.program.input_shapes.get("cache_indirection", ())[:2])
+        held |= beams | rows if beams else beams
         return {
             name: size if name in held else round_rows(size) if name in rows else power_of_two(size)
             for name, size in sizes.items()
