@@ -162,7 +162,7 @@ def main() -> None:
         row |= {"tokens_per_s": batch / found["step_s"], "least_step_s": least, "of_least": least / found["step_s"]}
         record["rows"].append(row)
         print(
-            f"B {batch:3d} {name:24s} prompts {found['prompts_s'] * 1e3:8.1f} ms, step {found['step_s'] * 1e3:7.3f} ms, "
+            f"B {batch:3d} {name:24s} prompts {found['prompts_s'] * 1e3:.1f} ms, step {found['step_s'] * 1e3:7.3f} ms, "
             f"{row['tokens_per_s']:7.0f} tokens/s, {row['of_least']:.0%} of the bandwidth",
             flush=True,
         )
