@@ -1,10 +1,11 @@
 """Times generation from end to end on one GPU: a LLaMA of random weights, made on the device.
 
-Usage: PYTHONPATH=src python3 bench/gpu_generate.py [--output FILE] [--layers 32] [--batches 1 8 64] [--peers]
+Usage: PYTHONPATH=src python3 bench/gpu_generate.py [--output FILE] [--layers 32] [--batches 1 8 64] [--tune] [--peers]
 
 The network has the shape of LLaMA 3 8B; a record says how many layers it had. Tokens a second are those of whole steps
 (host, graph, choosing the token, one read-back) behind the prompts, which are timed apart. The least time of a step is
-that of reading all weights and caches at the speed of a copy. `--peers` adds transformers with a static cache.
+that of reading all weights and caches at the speed of a copy. `--tune` times kernels while building (else the first
+that can is taken); `--peers` adds transformers with a static cache.
 """
 
 import argparse
@@ -70,14 +71,14 @@ def weights_of(config: Mapping[str, Any], place: str) -> dict[str, torch.Tensor]
     return made
 
 
-def engine_of(config: Mapping[str, Any], place: str) -> qx.Engine:
+def engine_of(config: Mapping[str, Any], place: str, tune: bool) -> qx.Engine:
     """The engine in bf16, its weights made on the device in place of a file's."""
     read = decoder.read_weights
     decoder.read_weights = lambda folder: weights_of(config, place)  # type: ignore[assignment]
     try:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "config.json").write_text(json.dumps(config))
-            return qx.build(qx.import_model(folder), "bf16", device=place, tune=False)
+            return qx.build(qx.import_model(folder), "bf16", device=place, tune=tune)
     finally:
         decoder.read_weights = read
 
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--new", type=int, default=48)
+    parser.add_argument("--tune", action="store_true")
     parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()
     config = {**SHAPE, "num_hidden_layers": options.layers}
@@ -148,10 +150,11 @@ def main() -> None:
         "what": f"generation with a LLaMA of {options.layers} layers in the shape of LLaMA 3 8B, random weights, bf16",
         "machine": {**machine(), "gpu": asdict(gpu_facts())},
         "copy_tb_per_s": rate / 1e12,
+        "tuned": options.tune,
         "rows": [],
     }
     begin = time.perf_counter()
-    engine = engine_of(config, "cuda")
+    engine = engine_of(config, "cuda", options.tune)
     record["build_s"] = time.perf_counter() - begin
     print(f"built in {record['build_s']:.1f} s", flush=True)
     weights = sum(t.numel() * t.element_size() for t in engine.compiled.programs["decode"].constants.values())
