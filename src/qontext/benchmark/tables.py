@@ -87,7 +87,11 @@ def gpu_steps(record: Record) -> str:
             if k["us"] > 0.01 * row["steps_us"]
         ]
         graph = f", the graph {row['graph_us']:.0f} us" if "graph_us" in row else ""
-        total = f"**{row['case']}**: steps {row['steps_us']:.0f} us one by one{graph}, least {row['least_us']:.0f} us."
+        total = f"**{row['case']}**: steps {row['steps_us']:.0f} us one by one{graph}, least {row['least_us']:.0f} us; "
+        total += (
+            f"calls {row['rested_us']:.0f} us rested, {row['steady_us']:.0f} us under steady load, under which the "
+        )
+        total += f"vendor's product of this size reaches {row['vendor_tflops']:.0f} TFLOP/s."
         parts += [total, grid(head, lines)]
     products = ", ".join(f"{name} {rate:.0f}" for name, rate in record["product_tflops"].items())
     said = "Steps are launched one by one. Tuned: as the planner timed them, small ones in a chain. "

@@ -10,6 +10,7 @@ from ..builder.plan import Step
 from ..errors import AccuracyError, all_problems
 from ..ops.attention_common.layouts import split_qkv
 from ..ops.attention_common.problem import kv_heads
+from ..ops.group_linear.op import OP as GROUP_LINEAR
 from ..ops.linear.op import OP as LINEAR_OP
 from ..ops.quant_linear.op import OP as QUANT_LINEAR
 from ..ops.quant_qkv_to_context.reference import signed_bytes
@@ -142,7 +143,7 @@ def sensitivity(floats: Runner, quantised: Runner, batch: Batch) -> dict[str, fl
     projection that it reads is overwritten by what its bytes stand for.
     """
     program = quantised.compiled.programs["encode"]
-    made = {s.name: s for s in linear_steps(program) if s.op == "QuantLinear"}
+    made = {s.name: s for s in linear_steps(program) if s.op in ("QuantLinear", "GroupLinear")}
     made |= {s.name: s for s in attention_steps(program) if s.op == "QuantQKVToContext"}
     attention = {s.name: s for s in attention_steps(floats.compiled.programs["encode"])}
     want: list[dict[str, Any]] = []
@@ -166,11 +167,16 @@ def sensitivity(floats: Runner, quantised: Runner, batch: Batch) -> dict[str, fl
 def _replacing(name: str, made: Step) -> Callable[[Step, torch.Tensor, torch.Tensor], None]:
     """Adds to a layer's result, a residual in it or not, what bytes would change."""
     constants = [None if o is None else o.constant for o in made.call.inputs]
+    grouped = made.op == "GroupLinear"
     activation = made.call.attributes["activation"]
 
     def seen(step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
         if step.name == name:
             weight, bias = (None if o is None else o.constant for o in step.call.inputs[1:3])
+            if grouped:
+                rounded = GROUP_LINEAR(x, *constants[1:4], bias, None, activation=activation)
+                y.add_(rounded - LINEAR_OP(x, weight, bias, activation=activation))
+                return
             in_bytes = QUANT_LINEAR(x, *constants[1:3], bias, None, *constants[5:8], activation=activation)
             y.add_(in_bytes - LINEAR_OP(x, weight, bias, activation=activation))
 

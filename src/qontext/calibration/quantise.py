@@ -32,6 +32,7 @@ class QuantOptions:
                  holds
     method, percentile: of static scales that are made of samples
     quantise:    what multiplies bytes: "linear" layers, and "attention" too
+    weight_bits: 8, or with activations "none" 4, in groups of `group` values along K with a scale and a zero each
     """
 
     activations: str | None = None
@@ -40,6 +41,8 @@ class QuantOptions:
     method: str = "percentile"
     percentile: float = 99.99
     quantise: tuple[str, ...] = ("linear",)
+    weight_bits: int = 8
+    group: int = 128
 
 
 def check_options(options: QuantOptions, calibration: Calibration | None, samples: Sequence[Batch]) -> None:
@@ -52,6 +55,12 @@ def check_options(options: QuantOptions, calibration: Calibration | None, sample
         problems.append(f"quantise is {options.quantise!r}, allowed: ('linear',) and ('linear', 'attention')")
     elif options.activations == "none" and "attention" in options.quantise:
         problems.append("quantise names 'attention', whose operands are activations, but activations is 'none'")
+    if options.weight_bits not in (4, 8):
+        problems.append(f"weight_bits is {options.weight_bits}, allowed: 4, 8")
+    elif options.weight_bits == 4 and options.activations != "none":
+        problems.append(f"weight_bits is 4, which goes with activations 'none' alone; it is {options.activations!r}")
+    if options.group < 2 or options.group % 2:
+        problems.append(f"group is {options.group}, allowed: even numbers from 2")
     ranges = calibration is not None and any(r.low or r.high for r in calibration.layers.values())
     if options.activations == "tensor" and not ranges and not samples:
         problems.append("activations is 'tensor', but there is no calibration to take static scales from")
@@ -121,7 +130,7 @@ def quantised_engine(
         )
     recipe = Recipe() if calibration is None else recipe_of(calibration, static)
     if alone:
-        recipe = Recipe(weights_only=True)
+        recipe = Recipe(weights_only=True, group=options.group if options.weight_bits == 4 else 0)
     recipe = replace(recipe, attention="attention" in options.quantise)
     if not options.smooth:
         recipe = replace(recipe, smoothing={})

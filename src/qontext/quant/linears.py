@@ -7,7 +7,8 @@ from ..graph.attributes import attributes_of, values_of
 from ..graph.ledger import ids_of, origin_of, set_ids, set_origin
 from ..graph.tensors import constant_of, to_onnx
 from ..ops.declare import DOMAIN
-from .recipe import BY_ROW, IN_FLOATS, QuantLayer, Recipe, StaticScale
+from .grouped import Made, group_refusal, in_groups
+from .recipe import BY_ROW, IN_FLOATS, QuantLayer, Recipe, StaticScale, in_words
 from .weights import int8_rows
 
 
@@ -19,6 +20,7 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
     """
     layers = []
     made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]] = {}
+    grouped: Made = {}
     for node in list(graph):
         if node.op_type not in ("Linear", "QuantLinear") or node.domain != DOMAIN:
             continue
@@ -31,6 +33,8 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
             layers.append(QuantLayer(name, origin, "int8", "of the imported model", operations))
             continue
         reason = recipe.kept.get(name) or _unfit(node, weight)
+        if reason is None and recipe.group and weight is not None:
+            reason = group_refusal(weight, recipe.group)
         if reason is not None:
             layers.append(QuantLayer(name, origin, "float", "", operations, reason, None, False, outliers))
             continue
@@ -38,6 +42,12 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
         static = recipe.scales.get(name)
         factors = recipe.smoothing.get(name)
         if recipe.weights_only:
+            if recipe.group:
+                in_groups(graph, node, weight, recipe.group, grouped)
+                layers.append(
+                    QuantLayer(name, origin, "int4", in_words(recipe.group), operations, "", None, False, outliers)
+                )
+                continue
             _weights_only(graph, node, weight, made)
             layers.append(QuantLayer(name, origin, "int8", IN_FLOATS, operations, "", None, False, outliers))
             continue

@@ -37,6 +37,7 @@ class Recipe:
     smoothing: factors [K] by which what a layer reads is divided and its weight multiplied
     outliers:  how many times the median column the largest one reaches, for reports
     weights_only: weights are int8, what layers read and the product stay floats
+    group:     with weights_only: weights are int4 in groups of that many along K; 0 for int8
     attention: attention multiplies bytes too
     magnitudes: largest of Q, K and V by name of the attention, for static scales; without them they are found at run
                 time
@@ -48,6 +49,7 @@ class Recipe:
     smoothing: Mapping[str, torch.Tensor] = field(default_factory=dict)
     outliers: Mapping[str, float] = field(default_factory=dict)
     weights_only: bool = False
+    group: int = 0
     attention: bool = False
     magnitudes: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     source: str = ""
@@ -58,7 +60,7 @@ class QuantLayer:
     """What became of one linear layer or attention.
 
     name, origin:  the node, and the module it comes from
-    weights:       "int8", or "float" for a layer that was kept
+    weights:       "int8", "int4", or "float" for a layer that was kept
     scale:         where the scale of what it reads comes from
     operations:    multiply-adds a token, counted twice; 0 for attention, whose operations depend on the length
     smoothed:      its columns were smoothed
@@ -81,6 +83,11 @@ class QuantLayer:
 IN_FLOATS = "none: int8 weights, products of floats"
 BY_ROW = "found for each token at run time"
 IN_BYTES = "found at run time: for each token and head of Q and K, for each sequence and head of V"
+
+
+def in_words(group: int) -> str:
+    """What stands for a scale of activations where weights alone are in four bits."""
+    return f"none: int4 weights in groups of {group}, products of floats"
 
 
 def int8_share(layers: list[QuantLayer]) -> float:

@@ -23,9 +23,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-# The names of Triton 3.6, and those of later ones.
-thread_barrier = gl.thread_barrier if hasattr(gl, "thread_barrier") else gl.barrier
-copy_in = async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
+from ..gluon_names import copy_in, thread_barrier
 
 TILE = gl.constexpr(64)
 THREADS = gl.constexpr(128)

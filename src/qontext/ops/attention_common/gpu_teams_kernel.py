@@ -30,12 +30,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from .gpu_hopper_kernel import TILE, thread_barrier
+from ..gluon_names import load_tile, store_tile, thread_barrier
+from .gpu_hopper_kernel import TILE
 from .gpu_units_kernel import ENTRY, TEAMS
-
-# The names of Triton 3.6, and those of later ones.
-load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
-store_tile = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_shared_to_global
 
 FAR_ROW = gl.constexpr(1 << 30)  # where the rows of every sequence end on the axis of rows
 

@@ -2,7 +2,7 @@
 
 from ..call import Call
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "none": ("a = Identity(h)",),
     "relu": ("a = Relu(h)",),
     "gelu_erf": ('a = Gelu<approximate="none">(h)',),
@@ -63,7 +63,7 @@ def body(call: Call) -> str | None:
         "scaled = Mul(rows, weight_scale)",
         "p = CastLike(scaled, x)",
         "h = Add(p, bias)" if call.input(3) else "h = Identity(p)",
-        *_ACTIVATIONS[call.attributes["activation"]],
+        *ACTIVATIONS[call.attributes["activation"]],
         "y = Add(a, residual)" if call.input(4) else "y = Identity(a)",
     ]
     return "\n".join(lines)

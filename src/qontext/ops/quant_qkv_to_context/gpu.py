@@ -32,7 +32,7 @@ def _supports(call: Call) -> str | None:
 
 def tile_for(size: int, queries: int) -> Tile:
     """Tile sizes for heads of `size` and sequences of up to `queries`."""
-    return Tile(_SHORT if queries <= _SHORT else 64, 64 if size <= 128 else 32, 4, 2)
+    return Tile(_SHORT if queries <= _SHORT else 64, 64 if size <= 128 else 32, 4, 3 if size <= 64 else 2)
 
 
 def _bind(call: Call) -> Bound:
