@@ -9,6 +9,7 @@ attention, relative biases, no cache) goes one sequence after the other through 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -127,7 +128,7 @@ class GpuStep(Step):
         if many and rows is not None:
             if keys is not None and values is None:
                 values = flat[:, -self.kv_heads * self.size :].unflatten(-1, (self.kv_heads, self.size))
-            return self._context_of(rows, replace(cache, table=places.table), places, query, keys, values)
+            return self._context_of(rows, cache, places, query, keys, values)
         # Shapes bound the tokens of a sequence, where the host does not know them.
         longest, most = places.capacity(cache.tensor), places.each
         if rows is not None:
@@ -153,13 +154,12 @@ class GpuStep(Step):
         """Attention over keys and values side by side: those of the step, or what the cache holds."""
         totals = rows.new
         if keys is None or values is None:
-            keys, values, totals = gathered(cache, rows, query.dtype, self.place)
+            keys, values, totals = gathered(cache, places.table, rows, query.dtype, self.place)
         kind = "causal" if places.prefixes is None else "prefix"
         left = self.window - 1 if self.window else -1
         rule = Rule(self.scale, kind, softcap=self.attributes["softcap"], window_left=left)
-        bounds = self._boundaries(rows.new)
-        both = (bounds, bounds if totals is rows.new else self._boundaries(totals))
-        prompts = Prompts(query, keys, values, rows.new, totals, both, places.prefixes)
+        both = _on(self.place, *([0, *accumulate(lengths)] for lengths in (rows.new, totals)))
+        prompts = Prompts(query, keys, values, rows.new, totals, (both[0], both[1]), places.prefixes)
         return attend(prompts, rule, self._attend)
 
     def _plan(self, most: int) -> Decode:
@@ -207,8 +207,9 @@ class GpuStep(Step):
 
 
 def _on(place: torch.device, *numbers: Any) -> tuple[Tensor, ...]:
-    """Lists or tensors of equal length as int32 on the device, by one copy."""
-    return torch.stack([torch.as_tensor(x, dtype=torch.int32) for x in numbers]).to(place).unbind(0)
+    """Lists or tensors of equal length as int32 on the device, by one copy that nobody waits for."""
+    stacked = torch.stack([torch.as_tensor(x, dtype=torch.int32) for x in numbers])
+    return stacked.to(place, non_blocking=True).unbind(0)
 
 
 def _int32(x: Tensor | None, place: torch.device) -> Tensor | None:

@@ -6,7 +6,7 @@ long. The others go to our kernel for sequences of different lengths.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -79,8 +79,16 @@ def _vendor(query: Tensor, key: Tensor, value: Tensor, batch: int, scale: float)
     return context.transpose(1, 2).reshape(-1, heads, size)
 
 
-def gathered(cache: Cache, rows: Rows, dtype: torch.dtype, place: torch.device) -> tuple[Tensor, Tensor, list[int]]:
-    """Keys and values `[K, Nkv, D]` of all tokens of sequences that bring some, and how many each has."""
+def gathered(
+    cache: Cache, table: Tensor | None, rows: Rows, dtype: torch.dtype, place: torch.device
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Keys and values `[K, Nkv, D]` of all tokens of sequences that bring some, and how many each has.
+
+    Args:
+        table: the cache's, on the device; what it says of pages that the pool has not is taken for others.
+    """
+    if table is not None:
+        cache = replace(cache, table=table.clamp(0, cache.tensor.shape[0] - 1))
     totals = [past + new if new else 0 for past, new in zip(rows.past, rows.new, strict=True)]
     parts = [
         cache.read(slot, torch.arange(total, device=place), dtype)
