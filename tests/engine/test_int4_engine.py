@@ -33,7 +33,7 @@ def error_of(engine, want):
 
 def test_smaller_groups_are_more_exact(model, want, tmp_path):
     errors = []
-    for group in (16, 32, 64):
+    for group in (16, 64):
         engine = qx.build(model, "int8", tune=False, quantisation=options(group))
         steps = engine.compiled.programs["encode"].steps
         grouped = [s for s in steps if s.op == "GroupLinear"]
@@ -53,6 +53,7 @@ def test_layers_whose_columns_are_no_whole_groups_stay(model):
     assert "its weight has 64 columns, which are no whole groups of 128" in reasons
 
 
+@pytest.mark.slow
 def test_a_budget_keeps_the_layers_that_cost_most(model):
     samples = [batch(4, 17), batch(3, 9)]
     free = qx.build(model, "int8", tune=False, quantisation=options(32), calibration=samples)

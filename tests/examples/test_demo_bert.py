@@ -101,6 +101,7 @@ def test_flags_that_ask_for_what_is_not_there_are_all_refused(demo, tmp_path):
     assert not (tmp_path / "m.qx").exists()
 
 
+@pytest.mark.slow
 def test_int8_by_scales_of_the_run_and_by_a_calibration(answering, demo, tmp_path):
     done = demo("builder.py", "-c", answering, "-s", 32, "-i", "-imh", "-iln", "-o", tmp_path / "a.qx")
     assert ", int8, up to 32 tokens" in done.stdout and done.stderr.startswith("-iln: ")

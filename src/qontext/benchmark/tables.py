@@ -168,8 +168,23 @@ def int8_accuracy(record: Record) -> str:
         time = [f"{row['ms']:.1f}", f"{row['gops']:.0f}"] if "ms" in row else ["-", "-"]
         numbers = [f"{row['mean']:.5f}", f"{row['least']:.4f}", f"{row['nearest']:.1%}"]
         rows.append([row["rival"], *numbers, share, *time])
-    said = f"{record['sentences']} sentences; nobody is both better and faster than {', '.join(record['frontier'])}."
-    return "\n\n".join([grid(head, rows), said, *_problems(record)])
+    said = f"{record['sentences']} sentences"
+    if record["frontier"]:
+        said += f"; nobody is both better and faster than {', '.join(record['frontier'])}"
+    return "\n\n".join([grid(head, rows), f"{said}.", *_problems(record)])
+
+
+def int8_agreement(record: Record) -> str:
+    """How often a mask is filled as in float32."""
+    rows = [[r["preset"], f"{r['same_as_float32']:.2%}", f"{r['right']:.2%}"] for r in record["rows"]]
+    said = f"{record['questions']} held-out questions, of which float32 answers {record['right_in_float32']:.2%} right."
+    return "\n\n".join([grid(["demo BERT", "same word as float32", "right word"], rows), said])
+
+
+def int8_build(record: Record) -> str:
+    """Builds with calibration."""
+    rows = [[r["preset"], f"{r['seconds']:.0f}"] for r in record["rows"]]
+    return grid([f"BERT-base, {record['sentences']} sentences of {record['tokens']} tokens", "s to build"], rows)
 
 
 def engine_load(record: Record) -> str:
@@ -241,6 +256,8 @@ TABLES: Sequence[tuple[str, str, Table]] = (
     ("embed-throughput", "The embed pipeline", throughput),
     ("encoders", "Encoders on a CPU against peers", encoders),
     ("int8-accuracy", "int8 on a CPU: accuracy beside speed", int8_accuracy),
+    ("int8-agreement", "int8 on a CPU: the same word in a mask", int8_agreement),
+    ("int8-build", "int8 on a CPU: builds with calibration", int8_build),
     ("decode-attention", "Attention of the generation phase on a CPU", decode_attention),
     ("engine-load", "Loading an engine", engine_load),
     ("native-kernels", "CPU kernels", kernels),

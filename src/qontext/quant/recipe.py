@@ -66,6 +66,7 @@ class QuantLayer:
     smoothed:      its columns were smoothed
     outliers:      how many times the median column of what it reads the largest one reaches; 0 when nobody looked
     kept:          why it was kept, empty when it was quantised
+    what:          "linear" or "attention"
     error:         relative RMS error of its result against the float engine on the samples, None when none were run
     """
 
@@ -78,6 +79,7 @@ class QuantLayer:
     error: float | None = None
     smoothed: bool = False
     outliers: float = 0.0
+    what: str = "linear"
 
 
 IN_FLOATS = "none: int8 weights, products of floats"

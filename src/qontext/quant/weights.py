@@ -22,7 +22,7 @@ def int8_rows(weight: torch.Tensor, name: str = "weight") -> tuple[torch.Tensor,
 def finite_or_refused(weight: torch.Tensor, name: str) -> torch.Tensor:
     """The weight in float32. Raises ArgumentError for one that holds a NaN or an infinity."""
     wide = weight.detach().float()
-    if not bool(torch.isfinite(wide).all()):
+    if wide.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(wide))).all()):
         bad = int((~torch.isfinite(wide)).sum())
         raise ArgumentError(
             f"weight {name!r} holds {bad} values that are NaN or infinite; such a weight has no scale. "
