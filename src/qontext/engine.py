@@ -148,9 +148,7 @@ class Engine:
         if not self.compiled.states:
             raise ArgumentError(f"generate: {self.name} is no decoder (task {self.task or 'unknown'})")
         if self._generator is None:
-            # On a GPU sizes of a step are rounded up, the beams of a prompt too: there beams go over pages.
-            left = {"encode"} if self.device == "cpu" else {"encode", "beams"}
-            programs = {name: e for name, e in self._executors.items() if name not in left}
+            programs = {name: e for name, e in self._executors.items() if name != "encode"}
             vocabulary = int(self.config["vocabulary"])
             self._generator = Generator(programs, self.compiled.states, self.max_length, vocabulary)
         return self._generator

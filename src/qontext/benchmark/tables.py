@@ -147,6 +147,29 @@ def gpu_decode(record: Record) -> str:
     return grid(["case", "kernel", "us", "TB/s"], rows) + f"\n\nA copy moves {record['copy_tb_per_s']:.2f} TB/s."
 
 
+def gpu_context(record: Record) -> str:
+    """The context phase on a GPU beside its pieces."""
+    rows = []
+    for row in record["rows"]:
+        shown = [row["failed"], ""] if "us" not in row else [f"{row['us']:.0f}", f"{row['tflops']:.0f}"]
+        rows.append([row["case"], row["kernel"], *shown])
+    return grid(["tokens", "kernel", "us", "TFLOP/s"], rows)
+
+
+def gpu_generate(record: Record) -> str:
+    """Generation from end to end on a GPU."""
+    rows = [
+        [
+            str(r["batch"]), str(r["prompt"]), r["kernel"], f"{r['prompts_s'] * 1e3:.1f}", f"{r['step_s'] * 1e3:.2f}",
+            f"{r['tokens_per_s']:.0f}", f"{r['of_least']:.0%}",
+        ]
+        for r in record["rows"]
+    ]  # fmt: skip
+    head = ["sequences", "tokens of each prompt", "", "prompts, ms", "a step, ms", "tokens/s", "of a copy's bandwidth"]
+    said = "timed while it was built" if record["tuned"] else "the first that can, none was timed"
+    return grid(head, rows) + f"\n\nKernels: {said}. A copy moves {record['copy_tb_per_s']:.2f} TB/s."
+
+
 def decode_attention(record: Record) -> str:
     """Attention of the generation phase on a CPU, against the speed at which torch.sum reads."""
     head = ["cache", "ms", "GB/s", "of torch.sum", "best of the rounds"]
@@ -253,6 +276,8 @@ TABLES: Sequence[tuple[str, str, Table]] = (
     ("gpu-steps", "Encoders on a GPU by kernel", gpu_steps),
     ("gpu-attention", "Attention on a GPU", gpu_attention),
     ("gpu-decode", "Attention of the generation phase on a GPU", gpu_decode),
+    ("gpu-context", "The context phase on a GPU", gpu_context),
+    ("gpu-generate", "Generation on a GPU", gpu_generate),
     ("embed-throughput", "The embed pipeline", throughput),
     ("encoders", "Encoders on a CPU against peers", encoders),
     ("int8-accuracy", "int8 on a CPU: accuracy beside speed", int8_accuracy),
