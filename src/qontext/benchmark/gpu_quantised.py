@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..builder.plan import Step
+from ..builder.tune import Tuner
 from ..dtypes import relative_rms
 from ..engine import Engine, build
 from ..errors import QontextError
@@ -33,6 +34,7 @@ PRECISIONS = ("fp16", "fp8", "int8")
 LIMITS = {"fp16": 6e-3, "fp8": 0.15, "int8": 0.06}
 _SAMPLES = 32  # sequences for calibration
 _LENGTH = 128
+_REPEATS = 3  # timed runs of each kernel while an engine is built
 _A_CASE = 2.5  # seconds that a case takes
 
 Say = Callable[[str], None]
@@ -104,7 +106,7 @@ def _built(imported: Model, size: str, precision: str, vocabulary: int, result: 
     """An engine; what it took, what its layers cost in exactness and its steps go into `result["builds"]`."""
     start = time.perf_counter()
     samples = None if precision == "fp16" else samples_of(vocabulary)
-    engine = build(imported, precision, "cuda", calibration=samples)
+    engine = build(imported, precision, "cuda", calibration=samples, tuner=Tuner(repeats=_REPEATS))
     seconds = time.perf_counter() - start
     errors = [layer.error for layer in engine.compiled.quantised if layer.error is not None]
     result["builds"][f"{size} {precision}"] = {

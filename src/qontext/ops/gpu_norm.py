@@ -63,8 +63,11 @@ def _ready(operand: Operand) -> bool:
     return operand.constant is not None and operand.constant.is_contiguous()
 
 
-def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> Norm:
-    """A function that normalises rows of `width` contiguous numbers; `centred` is False for RMSNorm."""
+def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True, one_warp: bool = False) -> Norm:
+    """A function that normalises rows of `width` contiguous numbers; `centred` is False for RMSNorm.
+
+    one_warp: each row has a warp of its own, whose reductions need no barrier.
+    """
     from .gpu_norm_kernel import norm_rows, norm_wide_rows
 
     overlap = may_overlap(call)
@@ -92,10 +95,10 @@ def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> N
                 *operands, rows, epsilon, width, _WIDE_STEP, parts, centred, overlap, num_warps=8, launch_pdl=overlap
             )
             return
-        each = rows_per_program(columns, rows)
+        each = 1 if one_warp else rows_per_program(columns, rows)
         norm_rows[(blocks(rows, each),)](
             *operands, *eight, rows, epsilon, width, columns, each, parts, centred, early, overlap,
-            num_warps=warps_for(columns * each), launch_pdl=overlap,
+            num_warps=1 if one_warp else warps_for(columns * each), launch_pdl=overlap,
         )  # fmt: skip
 
     return run

@@ -12,6 +12,8 @@ from ..gpu_norm import WIDEST_TILE, bind_norm, norm_supports
 from ..kernel_checks import last_axis
 from ..native_kernel import even, even_or_none, place
 
+_WARP = 1024  # columns of a row that a warp holds in registers
+
 
 def _floats(call: Call) -> Call:
     """The call without what belongs to eight bits."""
@@ -31,8 +33,16 @@ def _supports(call: Call) -> str | None:
     return f"rows of {width} are wider than {WIDEST_TILE}, none goes into eight bits" if width > WIDEST_TILE else None
 
 
-def _bind(call: Call) -> Bound:
-    norm = bind_norm(_floats(call), last_axis(call.inputs[0]), call.attributes["epsilon"])
+def _one_warp_supports(call: Call) -> str | None:
+    """For rows that go into eight bits, which takes two reductions more than the norm alone."""
+    if call.attributes["eight_bits"] == NONE:
+        return "no result in eight bits is wanted; triton.skip_layer_norm makes two reductions"
+    width = last_axis(call.inputs[0])
+    return _supports(call) or (f"a row has {width} columns, a warp holds {_WARP}" if width > _WARP else None)
+
+
+def _bind(call: Call, one_warp: bool = False) -> Bound:
+    norm = bind_norm(_floats(call), last_axis(call.inputs[0]), call.attributes["epsilon"], one_warp=one_warp)
     wants_sum, held = call.wants(1), call.attributes["eight_bits"] != NONE and call.wants(2)
     scale, zero, factor = (None if o is None or o.constant is None else o.constant.detach() for o in call.inputs[5:8])
     inverse = None if scale is None else float(1 / scale.float())
@@ -53,4 +63,15 @@ def _bind(call: Call) -> Bound:
     return run
 
 
-KERNELS = (Kernel("triton.skip_layer_norm", "cuda", _supports, _bind, writes_out=True, inplace=((0, 0), (0, 1))),)
+_PLACES = ((0, 0), (0, 1))
+KERNELS = (
+    Kernel("triton.skip_layer_norm", "cuda", _supports, _bind, writes_out=True, inplace=_PLACES),
+    Kernel(
+        "triton.skip_layer_norm.by_warp",
+        "cuda",
+        _one_warp_supports,
+        lambda call: _bind(call, one_warp=True),
+        writes_out=True,
+        inplace=_PLACES,
+    ),
+)
