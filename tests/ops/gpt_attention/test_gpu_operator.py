@@ -48,7 +48,10 @@ def run(case, dtype):
             assert relative_rms(x.cpu().float(), y.float()) < from_torch(held).tolerance, name
 
 
-@pytest.mark.parametrize("name", CHOSEN)
+SLOW = ("prompts_paged", "prompts_in_parts_int8")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CHOSEN])
 def test_equals_the_reference(name):
     run(CASES[name], [torch.float32, torch.float16][CHOSEN.index(name) % 2])
 
