@@ -56,6 +56,30 @@ def gpu_encoders(record: Record) -> str:
     return "\n\n".join([grid(head, rows), _builds(record), *_problems(record)])
 
 
+def gpu_quantised(record: Record) -> str:
+    """Encoders in eight bits on a GPU beside fp16: whole calls, and replays of their graphs alone."""
+    precisions = list(dict.fromkeys(n.split()[0] for row in record["rows"] for n in row["rivals"]))
+    head = ["median ms (times fp16)", *precisions, *(f"{p}, graph alone" for p in precisions), "sequences/s in fp8"]
+    head.append("error against float32")
+    rows = []
+    for row in record["rows"]:
+        ways = [_beside(row["rivals"], p, "fp16") for p in precisions]
+        ways += [_beside(row["rivals"], f"{p} graph alone", "fp16 graph alone") for p in precisions]
+        rate = max((r["per_s"] for n, r in row["rivals"].items() if n.startswith("fp8")), default=None)
+        errors = ", ".join(f"{n} {e:.1e}" for n, e in row["errors"].items())
+        rows.append([row["case"], *ways, "-" if rate is None else f"{rate:,.0f}", errors])
+    built = [[name, f"{b['seconds']:.1f}", str(len(b["steps"]))] for name, b in record["builds"].items()]
+    return "\n\n".join([grid(head, rows), grid(["engine", "s to build", "steps"], built), *_problems(record)])
+
+
+def _beside(rivals: Mapping[str, Any], name: str, other: str) -> str:
+    """A median, and how many times as fast as another it is."""
+    if name not in rivals:
+        return "-"
+    mine = rivals[name]["median"]
+    return f"{mine:.3f}" + (f" ({rivals[other]['median'] / mine:.2f})" if other in rivals and other != name else "")
+
+
 def gpu_latency(record: Record) -> str:
     """The latency table of a GPU: every size and length is a block of rows."""
     head = ["case", "mean ms", "median", "p95", "p99", "sequences/s", "runs", "graph alone, ms", "error"]
@@ -247,6 +271,7 @@ def _against_ours(rivals: Mapping[str, Any], name: str, unit: float) -> str:
 Table = Callable[[Record], str]
 TABLES: Sequence[tuple[str, str, Table]] = (
     ("gpu-encoders", "Encoders on a GPU against peers", gpu_encoders),
+    ("gpu-quantised", "Encoders in eight bits on a GPU", gpu_quantised),
     ("gpu-latency", "Latency of encoders on a GPU", gpu_latency),
     ("gpu-steps", "Encoders on a GPU by kernel", gpu_steps),
     ("gpu-attention", "Attention on a GPU", gpu_attention),
