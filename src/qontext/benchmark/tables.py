@@ -56,6 +56,30 @@ def gpu_encoders(record: Record) -> str:
     return "\n\n".join([grid(head, rows), _builds(record), *_problems(record)])
 
 
+def gpu_quantised(record: Record) -> str:
+    """Encoders in eight bits on a GPU beside fp16: whole calls, and replays of their graphs alone."""
+    precisions = list(dict.fromkeys(n.split()[0] for row in record["rows"] for n in row["rivals"]))
+    head = ["median ms (times fp16)", *precisions, *(f"{p}, graph alone" for p in precisions), "sequences/s in fp8"]
+    head.append("error against float32")
+    rows = []
+    for row in record["rows"]:
+        ways = [_beside(row["rivals"], p, "fp16") for p in precisions]
+        ways += [_beside(row["rivals"], f"{p} graph alone", "fp16 graph alone") for p in precisions]
+        rate = max((r["per_s"] for n, r in row["rivals"].items() if n.startswith("fp8")), default=None)
+        errors = ", ".join(f"{n} {e:.1e}" for n, e in row["errors"].items())
+        rows.append([row["case"], *ways, "-" if rate is None else f"{rate:,.0f}", errors])
+    built = [[name, f"{b['seconds']:.1f}", str(len(b["steps"]))] for name, b in record["builds"].items()]
+    return "\n\n".join([grid(head, rows), grid(["engine", "s to build", "steps"], built), *_problems(record)])
+
+
+def _beside(rivals: Mapping[str, Any], name: str, other: str) -> str:
+    """A median, and how many times as fast as another it is."""
+    if name not in rivals:
+        return "-"
+    mine = rivals[name]["median"]
+    return f"{mine:.3f}" + (f" ({rivals[other]['median'] / mine:.2f})" if other in rivals and other != name else "")
+
+
 def gpu_latency(record: Record) -> str:
     """The latency table of a GPU: every size and length is a block of rows."""
     head = ["case", "mean ms", "median", "p95", "p99", "sequences/s", "runs", "graph alone, ms", "error"]
@@ -121,6 +145,29 @@ def gpu_decode(record: Record) -> str:
         shown = [row["failed"], ""] if "us" not in row else [f"{row['us']:.1f}", f"{row['tb_per_s']:.2f}"]
         rows.append([row["case"], row["kernel"], *shown])
     return grid(["case", "kernel", "us", "TB/s"], rows) + f"\n\nA copy moves {record['copy_tb_per_s']:.2f} TB/s."
+
+
+def gpu_context(record: Record) -> str:
+    """The context phase on a GPU beside its pieces."""
+    rows = []
+    for row in record["rows"]:
+        shown = [row["failed"], ""] if "us" not in row else [f"{row['us']:.0f}", f"{row['tflops']:.0f}"]
+        rows.append([row["case"], row["kernel"], *shown])
+    return grid(["tokens", "kernel", "us", "TFLOP/s"], rows)
+
+
+def gpu_generate(record: Record) -> str:
+    """Generation from end to end on a GPU."""
+    rows = [
+        [
+            str(r["batch"]), str(r["prompt"]), r["kernel"], f"{r['prompts_s'] * 1e3:.1f}", f"{r['step_s'] * 1e3:.2f}",
+            f"{r['tokens_per_s']:.0f}", f"{r['of_least']:.0%}",
+        ]
+        for r in record["rows"]
+    ]  # fmt: skip
+    head = ["sequences", "tokens of each prompt", "", "prompts, ms", "a step, ms", "tokens/s", "of a copy's bandwidth"]
+    said = "timed while it was built" if record["tuned"] else "the first that can, none was timed"
+    return grid(head, rows) + f"\n\nKernels: {said}. A copy moves {record['copy_tb_per_s']:.2f} TB/s."
 
 
 def decode_attention(record: Record) -> str:
@@ -224,10 +271,13 @@ def _against_ours(rivals: Mapping[str, Any], name: str, unit: float) -> str:
 Table = Callable[[Record], str]
 TABLES: Sequence[tuple[str, str, Table]] = (
     ("gpu-encoders", "Encoders on a GPU against peers", gpu_encoders),
+    ("gpu-quantised", "Encoders in eight bits on a GPU", gpu_quantised),
     ("gpu-latency", "Latency of encoders on a GPU", gpu_latency),
     ("gpu-steps", "Encoders on a GPU by kernel", gpu_steps),
     ("gpu-attention", "Attention on a GPU", gpu_attention),
     ("gpu-decode", "Attention of the generation phase on a GPU", gpu_decode),
+    ("gpu-context", "The context phase on a GPU", gpu_context),
+    ("gpu-generate", "Generation on a GPU", gpu_generate),
     ("embed-throughput", "The embed pipeline", throughput),
     ("encoders", "Encoders on a CPU against peers", encoders),
     ("int8-accuracy", "int8 on a CPU: accuracy beside speed", int8_accuracy),

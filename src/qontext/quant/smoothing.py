@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from ..dtypes import relative_rms
-from ..ops.quant_linear.reference import bytes_of
+from ..ops.eight_bits import bytes_of
 from .weights import int8_rows
 
 ALPHAS = (0.0, 0.25, 0.5, 0.65, 0.8)  # 0 stands for no smoothing at all

@@ -77,11 +77,14 @@ def _kept(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def quantised_text(found: Mapping[str, Any]) -> str:
-    """The linear layers of an int8 engine, one line each; empty for other engines."""
+    """The linear layers of an engine of eight bits, one line each; empty for other engines."""
     layers = found["layers"]
     if not layers:
         return ""
-    share = f"int8: {found['share_of_operations']:.1%} of the operations of linear layers, the rest in {found['rest']}"
+    share = (
+        f"{found['precision']}: {found['share_of_operations']:.1%} of the operations of linear layers, "
+        f"the rest in {found['rest']}"
+    )
     errors = ", ".join(f"{name} {error:.3g}" for name, error in found["errors"].items())
     lines = [share + (f"; relative error of the results on the samples: {errors}" if errors else "")]
     names = [(n["origin"] or n["name"]) + (" attention" if n["what"] == "attention" else "") for n in layers]

@@ -40,7 +40,13 @@ _FOUND = (
 
 
 def body(call: Call) -> str | None:
-    """The function body: integers are summed exactly, and rounded to float32 beyond 2^24."""
+    """The function body: integers are summed exactly, and rounded to float32 beyond 2^24.
+
+    None for operands of eight bits other than an int8 weight: no standard operator multiplies them.
+    """
+    x, weight = call.inputs[:2]
+    if weight is None or weight.dtype != "int8" or x is None or x.dtype == "int8" or call.input(10) is not None:
+        return None
     lines = [
         *_WIDE[call.input(7) is not None],
         "none = Constant<value_float=0.0>()",

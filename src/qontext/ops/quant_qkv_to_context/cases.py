@@ -35,7 +35,7 @@ def _with(
     """The case with scales of the projection and the context; `stored`: with the projection in bytes."""
 
     def make(generator: torch.Generator, dtype: torch.dtype) -> list[torch.Tensor | None]:
-        inputs = list(case.make(generator, dtype))
+        inputs = list(case.make(generator, dtype))[:7]
         qkv = inputs[0]
         assert qkv is not None
         if stored:
