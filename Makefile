@@ -20,7 +20,8 @@ demo: venv
 	$(BIN)/qontext fill-mask "The capital of France, [MASK], contains the Eiffel Tower."
 
 test: venv
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu and not network"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu and not network and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow and not gpu and not network"
 
 test-all: venv
 	$(BIN)/python -m pytest -m "not network"

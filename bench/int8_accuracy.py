@@ -1,6 +1,9 @@
 """Measures accuracy (MiniLM) and speed (BERT-base) of int8 schemes against every installed peer; writes JSON.
 
 Usage: python bench/int8_accuracy.py [--output FILE] [--seconds S] [--rounds N] [--no-speed] [--peers NAME ...]
+       python bench/int8_accuracy.py --build --output FILE
+
+`--build` takes the time of builds of BERT-base with calibration on 128 sentences instead.
 """
 
 import argparse
@@ -14,22 +17,25 @@ parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds a 
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--shape", default="1x128", help="batch x length of the timed runs")
 parser.add_argument("--no-speed", action="store_true")
+parser.add_argument("--build", action="store_true", help="time builds with calibration instead")
 parser.add_argument("--peers", nargs="+", default=[])
 arguments = parser.parse_args()
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))  # before any runtime starts its threads
 
-from qontext.benchmark.accuracy import run_accuracy  # noqa: E402
+from qontext.benchmark.accuracy import build_seconds, run_accuracy  # noqa: E402
 
-batch, length = (int(x) for x in arguments.shape.split("x"))
-record = run_accuracy(
-    arguments.peers,
-    (batch, length),
-    arguments.seconds,
-    arguments.rounds,
-    not arguments.no_speed,
-    say=lambda text: print(text, flush=True),
-)
-print("frontier:", ", ".join(record["frontier"]))
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if arguments.build:
+    record = build_seconds(say=say)
+else:
+    batch, length = (int(x) for x in arguments.shape.split("x"))
+    speed = not arguments.no_speed
+    record = run_accuracy(arguments.peers, (batch, length), arguments.seconds, arguments.rounds, speed, say)
+    print("frontier:", ", ".join(record["frontier"]))
 target = Path(arguments.output)
 target.parent.mkdir(parents=True, exist_ok=True)
 target.write_text(json.dumps(record, indent=1) + "\n")

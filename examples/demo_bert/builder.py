@@ -1,6 +1,7 @@
 """Builds an engine with the flags of demo/BERT's builder.py: batches stay padded.
 
 python builder.py -c demo-bert -b 1 -b 8 -s 64 -o demo.qx
+python builder.py -c demo-bert -i -imh -j train-v1.1.json -n 100 -p scales.json -s 64 -o demo_int8.qx
 python builder.py -x model.onnx -c folder/with/tokenizer -s 384 -tcf timings.json -o bert.qx
 """
 
@@ -8,6 +9,7 @@ import argparse
 import sys
 
 import flags
+from calibration import calibrated, quantisation
 from sources import import_source
 from timing_cache import read_tuner, write_records
 
@@ -25,9 +27,12 @@ def build(options: argparse.Namespace, packed: bool) -> qx.Engine:
     limit = model.config.get("max_length")
     if limit is not None and length > limit:
         raise ArgumentError(f"-s {length}: {model.name} has positions for at most {limit} tokens")
+    int8 = flags.precision_of(options) == "int8"
     engine = qx.build(
         model,
         flags.precision_of(options),
+        calibration=calibrated(options, model) if int8 else None,
+        quantisation=quantisation(options) if int8 else None,
         max_tokens=batch * length,
         max_length=length,
         packing=packed,

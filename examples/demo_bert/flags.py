@@ -2,15 +2,17 @@
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 
 from qontext.errors import ArgumentError, all_problems
 
-INT8 = "this builder makes no INT8 engines; `qontext build MODEL --precision int8` does, or build with -f or --bf16"
+_LAYOUT = "layouts with 32 channels together belong to other kernels; -i builds an INT8 engine without them"
 # Flags with nothing left to do, each with the reason that is printed.
 NOTES = {
     "strict": "-t: an engine always computes in the precision it was told",
     "workspace_size": "-w: memory is laid out once, as much as the plan needs; there is no workspace to limit",
     "force_fc2_gemm": "-g: kernels of every linear layer are timed against each other; there is nothing to force",
+    "force_int8_skipln": "-iln: norms read floats in an INT8 engine; what they write becomes bytes in the layer behind",
     "use_v3_plugins": "--use-v3-plugins: qontext has one set of operators",
     "use_deprecated_plugins": "--use-deprecated-plugins: qontext has one set of operators",
 }
@@ -19,17 +21,21 @@ REFUSALS = {
     "ckpt": "-m: TensorFlow checkpoints are not read; convert to safetensors (transformers: from_pretrained(folder, "
     "from_tf=True), then save_pretrained) and give the folder as -c",
     "pickle": "-pkl: pickles can run code and are never opened; save the weights as safetensors and give them as -pt",
-    "int8": f"-i: {INT8}",
-    "force_int8_skipln": f"-iln: {INT8}",
-    "force_int8_multihead": f"-imh: {INT8}",
-    "interleaved": f"-il: {INT8}",
-    "megatron": f"--megatron: its layers are INT8 only; {INT8}",
-    "squad_json": f"-j: texts to calibrate with; {INT8}",
-    "calib_num": f"-n: a number of texts to calibrate with; {INT8}",
-    "calib_path": f"-p: a calibration cache; {INT8}",
+    "interleaved": f"-il: {_LAYOUT}",
+    "megatron": f"--megatron: {_LAYOUT}",
     "sparse": "-sp: 2:4 sparse weights need kernels for them, and there are none yet; build without -sp",
     "distributive_independence": "--distributive_independence: a row computed in another batch may differ in its last "
     "bits, so this cannot be promised",
+}
+
+
+# Flags that mean something in an INT8 engine only.
+OF_INT8 = {
+    "force_int8_skipln": "-iln",
+    "force_int8_multihead": "-imh",
+    "squad_json": "-j",
+    "calib_num": "-n",
+    "calib_path": "-p",
 }
 
 
@@ -66,16 +72,18 @@ def parser(packed: bool) -> argparse.ArgumentParser:
         "-f", "--fp16", action="store_true", help="float16. On a CPU this is slow: --bf16 is the fast one there"
     )
     precision.add_argument("--bf16", action="store_true", help="bfloat16, fast on CPUs with AMX or AVX-512-BF16")
-    add("-i", "--int8", action="store_true", help="refused: see `qontext build --precision int8`")
+    precision.add_argument(
+        "-i", "--int8", action="store_true", help="linear layers multiply bytes; -j and -p: static scales"
+    )
     add("-t", "--strict", action="store_true", help="no effect: precision is always kept")
     add("-w", "--workspace-size", type=int, help="no effect: memory is planned")
-    add("-j", "--squad-json", help="refused without INT8: texts for calibration")
+    add("-j", "--squad-json", help="with -i: SQuAD file whose questions and contexts calibrate")
     add("-v", "--vocab-file", help="vocab.txt, for a model without tokenizer")
-    add("-n", "--calib-num", type=int, help="refused without INT8: number of texts")
-    add("-p", "--calib-path", help="refused without INT8: calibration cache")
+    add("-n", "--calib-num", type=int, help="with -j: number of texts (100)")
+    add("-p", "--calib-path", help="with -i: calibration cache, read when it is there, else written")
     add("-g", "--force-fc2-gemm", action="store_true", help="no effect: kernels are timed")
-    add("-iln", "--force-int8-skipln", action="store_true", help="refused: INT8")
-    add("-imh", "--force-int8-multihead", action="store_true", help="refused: INT8")
+    add("-iln", "--force-int8-skipln", action="store_true", help="no effect with -i: norms read floats")
+    add("-imh", "--force-int8-multihead", action="store_true", help="with -i: attention multiplies bytes too")
     add("-sp", "--sparse", action="store_true", help="refused: no kernels for 2:4 sparse weights")
     add("-tcf", "--timing-cache-file", help="kernel timings (JSON): read when it is there, written after the build")
     add("--distributive_independence", action="store_true", help="refused: cannot be promised")
@@ -90,6 +98,15 @@ def check(options: argparse.Namespace) -> Iterator[str]:
     """Yields a sentence for each given flag without effect. Raises ArgumentError naming every flag that is refused."""
     given = {name for name, value in vars(options).items() if value not in (None, False)}
     problems = [reason for name, reason in REFUSALS.items() if name in given]
+    if not options.int8:
+        alone = [flag for name, flag in OF_INT8.items() if name in given]
+        problems += [f"{flag}: it belongs to an INT8 engine; give -i too" for flag in alone]
+    elif "calib_path" in given and not Path(options.calib_path).exists() and options.squad_json is None:
+        problems.append(
+            f"-p: there is no calibration cache {options.calib_path} yet; give texts to calibrate with as -j"
+        )
+    if "calib_num" in given and options.calib_num < 1:
+        problems.append(f"-n {options.calib_num}: it must be at least 1")
     if options.onnx is None and options.pytorch is None and options.config_dir is None and not problems:
         problems.append("no model: give -x model.onnx, -pt model.safetensors with -c, or -c with a whole folder")
     if problems:
@@ -98,5 +115,5 @@ def check(options: argparse.Namespace) -> Iterator[str]:
 
 
 def precision_of(options: argparse.Namespace) -> str:
-    """The precision that -f and --bf16 ask for."""
-    return "fp16" if options.fp16 else "bf16" if options.bf16 else "fp32"
+    """The precision that -f, --bf16 and -i ask for."""
+    return "int8" if options.int8 else "fp16" if options.fp16 else "bf16" if options.bf16 else "fp32"

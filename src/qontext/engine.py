@@ -11,11 +11,12 @@ import torch
 from . import native
 from .builder.compile import Compiled, Settings, check_settings, compile_model
 from .builder.engine_file import Facts, read_engine, write_engine
+from .builder.precision import EIGHT_BITS
 from .builder.tune import Tuner
 from .calibration.cache import Calibration, model_hash
 from .calibration.calibrate import calibrate as run_calibration
 from .calibration.calibrate import check_method, collected
-from .calibration.quantise import QuantOptions, in_int8
+from .calibration.quantise import QuantOptions, guarded_engine
 from .errors import ArgumentError, InputError
 from .fusion.rule import Rule
 from .generation.beam import Beams
@@ -147,9 +148,7 @@ class Engine:
         if not self.compiled.states:
             raise ArgumentError(f"generate: {self.name} is no decoder (task {self.task or 'unknown'})")
         if self._generator is None:
-            # On a GPU sizes of a step are rounded up, the beams of a prompt too: there beams go over pages.
-            left = {"encode"} if self.device == "cpu" else {"encode", "beams"}
-            programs = {name: e for name, e in self._executors.items() if name not in left}
+            programs = {name: e for name, e in self._executors.items() if name != "encode"}
             vocabulary = int(self.config["vocabulary"])
             self._generator = Generator(programs, self.compiled.states, self.max_length, vocabulary)
         return self._generator
@@ -328,20 +327,22 @@ def build(
     Args:
         model: what `import_model` returned, or anything that `import_model` takes.
         precision: "fp32", "bf16", "fp16", or "int8": linear layers multiply bytes, with a scale for every token that is
-            found at run time; the rest is in bf16 where the processor multiplies it, else in fp32.
+            found at run time; the rest is in bf16 where the processor multiplies it, else in fp32. On a GPU the rest is
+            in fp16, and there is "fp8": layers multiply 8-bit floats (e4m3).
         device: "cpu", "cuda", or "cuda:1" for the second GPU.
         max_tokens: largest batch x length of one run.
         max_length: longest sequence; the model's own limit when left out.
         packing: remove padding where the model allows it.
         tune: time rival kernels on this machine (seconds); False takes the first that can run.
         graphs: on a GPU, capture CUDA graphs over bucketed sizes, each on the first batch that needs it.
-        keep: layers that stay in float32 whatever the precision (with int8: in the type of the rest), by name: a module
-            of the model or a node; `*` stands for anything.
+        keep: layers that stay in float32 whatever the precision (with int8 and fp8: in the type of the rest), by name:
+            a module of the model or a node; `*` stands for anything.
         calibration: inputs as for `run`, one batch or several. A build in fp16 runs them in float32 first, and layers
             whose results come near the largest number of fp16 (or go beyond) stay in float32. A build in int8 searches
-            smoothing factors on them and compares its results with those in float32. For int8 also what `calibrate`
-            returned, or the path of its file: static scales are taken from it.
-        quantisation: how int8 is made: static scales or those found at run time, smoothing, the largest error.
+            smoothing factors on them and compares its results with those in float32; one in fp8 compares, and on a GPU
+            both take static scales from them where no operator sees a whole row. Also what `calibrate` returned, or the
+            path of its file: static scales are taken from it.
+        quantisation: how int8 and fp8 are made: static scales or those found at run time, smoothing, the largest error.
         kv_cache: of decoders: caches in eight bits, a `KvCache`; "fp8" stands for KvCache("fp8").
         plugins: operators of yours that the model uses.
         rules: fusion rules of yours. Those marked `early` run on the normal form, before our rules join operators;
@@ -355,7 +356,7 @@ def build(
         from .importers import import_model
 
         model = import_model(model, plugins=plugins)
-    rest = rest_of(precision)
+    rest = rest_of(precision, device)
     settings = Settings(precision, device, max_tokens, max_length, packing, tune, graphs, tuple(keep), rest)
 
     def made(how: Settings, recipe: Recipe | None = None, overflowing: Mapping[str, float] | None = None) -> Engine:
@@ -371,12 +372,14 @@ def build(
     if kv_cache is not None:
         check_settings(settings)
         model = in_eight_bits(model, kv_cache, largest, log)
-    if precision == "int8":
+    if precision in EIGHT_BITS:
         check_settings(settings)
-        return in_int8(made, settings, lambda: model_hash(model), calibration, quantisation or QuantOptions(), log)
+        return guarded_engine(
+            made, settings, lambda: model_hash(model), calibration, quantisation or QuantOptions(), log
+        )
     if quantisation is not None or isinstance(calibration, (Calibration, str, os.PathLike)):
         what = "quantisation=" if quantisation is not None else "a calibration of static scales"
-        raise ArgumentError(f"build: {what} goes with precision 'int8', the precision is {precision!r}")
+        raise ArgumentError(f"build: {what} goes with precision 'int8' or 'fp8', the precision is {precision!r}")
     overflowing = None
     if calibration is not None and precision == "fp16":
         measured = made(replace(settings, precision="fp32", tune=False, graphs=False, keep=()))
@@ -436,10 +439,13 @@ def calibrate(
     return found
 
 
-def rest_of(precision: str) -> str:
-    """The type of what stays in floats in an int8 engine: bf16 where this processor multiplies it, else fp32."""
-    if precision != "int8":
+def rest_of(precision: str, device: str) -> str:
+    """The type of what stays in floats in an engine of eight bits: fp16 on a GPU, bf16 where this processor multiplies
+    it, else fp32."""
+    if precision not in EIGHT_BITS:
         return ""
+    if device != "cpu":
+        return "fp16"
     return "bf16" if device_of("cpu").capability & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 

@@ -104,7 +104,7 @@ def test_options_that_contradict_each_other(model, batches):
         qx.build(model, "int8", quantisation=Q("row", max_error=-1))
     with pytest.raises(ArgumentError, match="no calibration to take static scales from"):
         qx.build(model, "int8", quantisation=Q("tensor"))
-    with pytest.raises(ArgumentError, match="goes with precision 'int8', the precision is 'bf16'"):
+    with pytest.raises(ArgumentError, match="goes with precision 'int8' or 'fp8', the precision is 'bf16'"):
         qx.build(model, "bf16", quantisation=Q())
     with pytest.raises(ArgumentError, match="goes with precision 'int8'"):
         qx.build(model, "fp32", calibration="cache.json")

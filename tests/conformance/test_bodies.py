@@ -27,6 +27,14 @@ WITHOUT_BODY = {
     ("QKVToContext", "outputs_packed"): "padded outputs of packed tokens",
     ("Attention", "scores_packed"): "padded outputs of packed tokens",
 }
+_EIGHT_BITS = "no standard operator multiplies operands of eight bits with scales of rows, or makes them"
+WITHOUT_BODY |= {
+    (op.name, case.name): _EIGHT_BITS
+    for op in OPS
+    for case in op.cases()
+    if case.name.startswith(("fp8", "int8_"))
+    if op.name in ("QuantLinear", "SkipLayerNorm", "QKVToContext")
+}
 # Operators that have none at all.
 OPS_WITHOUT_BODY = {"GptAttention": "caches that are written in place, and pages of them"}
 OPEN_AXES = ("...", "B", "S", "Skv", "T", "Tkv", "B+1")

@@ -47,7 +47,7 @@ def test_all_linear_layers_become_bytes_without_any_sample(model, want):
 
 def test_scales_stay_float32_and_the_rest_follows_the_processor(model, monkeypatch):
     for rest, dtype in (("bf16", "bfloat16"), ("fp32", "float32")):
-        monkeypatch.setattr("qontext.engine.rest_of", lambda precision, rest=rest: rest)
+        monkeypatch.setattr("qontext.engine.rest_of", lambda precision, device, rest=rest: rest)
         engine = qx.build(model, precision="int8", tune=False)
         for step in steps(engine):
             if step.op == "QuantLinear":
@@ -122,11 +122,9 @@ def test_channels_of_zeros_and_constant_ones():
     assert relative_rms(got[real], want[real]) < INT8
 
 
-def test_int8_runs_on_the_processor_only(model):
-    with pytest.raises(
-        ArgumentError, match="precision is int8 and device is 'cuda'; int8 layers run on the CPU so far"
-    ):
-        qx.build(model, precision="int8", device="cuda")
+def test_fp8_needs_a_gpu(model):
+    with pytest.raises(ArgumentError, match="device is 'cpu', which multiplies no 8-bit floats; use device='cuda'"):
+        qx.build(model, precision="fp8")
 
 
 def test_a_model_without_linear_layers_says_so():

@@ -7,6 +7,9 @@ from networks import batch, encoder
 import qontext as qx
 from qontext.dtypes import relative_rms
 from qontext.errors import AccuracyError, ArgumentError
+from qontext.graph.model import Model
+from qontext.ops.catalogue import BY_NAME
+from qontext.ops.network import Network
 from qontext.quant.recipe import IN_BYTES
 
 BOTH = qx.QuantOptions(quantise=("linear", "attention"))
@@ -42,7 +45,7 @@ def test_without_data(model, want, tmp_path):
     assert len(attentions(engine)) == 2 and {layer.scale for layer in rows(engine)} == {IN_BYTES}
     assert "int8: 2 of 2 attentions" in lines
     assert error_of(qx.build(model, "int8", tune=False), want) < error_of(engine, want) < INT8
-    assert "for each token and head of Q and K" in str(qx.explain(engine))
+    assert "layer.0 attention  int8   scale found at run time: for each token and head of Q" in str(qx.explain(engine))
     engine.save(tmp_path / "both.qx")
     assert torch.equal(qx.load(tmp_path / "both.qx").run(batch())["logits"], engine.run(batch())["logits"])
 
@@ -59,6 +62,7 @@ def test_static_scales_of_a_calibration(model, want):
     assert error_of(engine, want) < INT8
 
 
+@pytest.mark.slow
 def test_errors_of_attention_are_measured_and_a_budget_keeps_what_costs_most(model):
     samples = [batch(4, 17), batch(3, 9)]
     free = qx.build(model, "int8", tune=False, quantisation=BOTH, calibration=samples)
@@ -77,6 +81,22 @@ def test_attention_is_kept_by_name(model):
     assert [layer.kept for layer in rows(engine)] == ["", "'layer.1.qkv_to_context' was asked to stay"]
     with pytest.raises(ArgumentError, match="names no linear layer, and nothing else becomes int8"):
         qx.build(model, "int8", tune=False, keep=["layer.1.qkv_to_context"])
+
+
+def test_in_a_network_of_ones_own():
+    """The builder's method takes bytes with a scale, and gives bytes for a scale of the context."""
+    net = Network("attention in bytes")
+    given = net.input("qkv", "int8", ("B", "S", 3 * 4 * 16))
+    scales = [net.constant(torch.tensor(value), name) for name, value in (("qkv_scale", 0.03), ("context_scale", 0.03))]
+    settings = {"num_heads": 4, "layout": "B S (three N D)"}
+    context = net.quant_qkv_to_context(given, qkv_scale=scales[0], context_scale=scales[1], **settings)
+    net.output(context, "context")
+    engine = qx.build(Model("bytes", net.graph, net.ledger(), {}), tune=False)
+    qkv = torch.randint(-127, 128, (2, 9, 192), dtype=torch.int8, generator=torch.Generator().manual_seed(0))
+    out = engine.run({"qkv": qkv})["context"]
+    want = BY_NAME["QKVToContext"](qkv.float() * 0.03, **settings)
+    assert out.dtype == torch.int8
+    assert relative_rms(out * 0.03, want) < 0.05
 
 
 def test_options_that_contradict_each_other(model):

@@ -92,13 +92,32 @@ def test_flags_without_effect_say_why(answering, demo, tmp_path):
 
 
 def test_flags_that_ask_for_what_is_not_there_are_all_refused(demo, tmp_path):
-    flags = ("-i", "-iln", "-imh", "-sp", "-j", "dev.json", "-n", 10, "-p", "cache", "-m", "model.ckpt")
+    flags = ("-iln", "-imh", "-sp", "-j", "dev.json", "-n", 10, "-p", "cache", "-m", "model.ckpt")
     done = demo("builder.py", "-o", tmp_path / "m.qx", *flags, "--distributive_independence", fails=True)
     named = {line.split(":")[0].removeprefix("  - ") for line in done.stderr.splitlines()[1:]}
-    assert named == {"-i", "-iln", "-imh", "-sp", "-j", "-n", "-p", "-m", "--distributive_independence"}
+    assert named == {"-iln", "-imh", "-sp", "-j", "-n", "-p", "-m", "--distributive_independence"}
     done = demo("builder_varseqlen.py", "-pkl", "m.pkl", "-il", "--megatron", "-o", tmp_path / "m.qx", fails=True)
     assert "-pkl: pickles can run code and are never opened" in done.stderr
     assert not (tmp_path / "m.qx").exists()
+
+
+@pytest.mark.slow
+def test_int8_by_scales_of_the_run_and_by_a_calibration(answering, demo, tmp_path):
+    done = demo("builder.py", "-c", answering, "-s", 32, "-i", "-imh", "-iln", "-o", tmp_path / "a.qx")
+    assert ", int8, up to 32 tokens" in done.stdout and done.stderr.startswith("-iln: ")
+    operators = {s.op for s in qx.load(tmp_path / "a.qx").compiled.programs["encode"].steps}
+    assert {"QuantLinear", "QuantQKVToContext"} <= operators
+    squad, cache = tmp_path / "squad.json", tmp_path / "scales.json"
+    entries = [{"id": str(i), "question": QUESTION, "answers": []} for i in range(2)]
+    squad.write_text(json.dumps({"data": [{"paragraphs": [{"context": PASSAGE, "qas": entries}]}]}))
+    arguments = ("-c", answering, "-s", 32, "-i", "-j", squad, "-n", 1, "-p", cache, "-o", tmp_path / "b.qx")
+    assert "scales from percentile 99.99 of 1 samples" in demo("builder.py", *arguments).stdout
+    squad.unlink()
+    assert "scales from percentile 99.99 of 1 samples" in demo("builder.py", *arguments).stdout
+    layers = qx.load(tmp_path / "b.qx").compiled.quantised
+    assert all("percentile 99.99 of 1 samples" in layer.scale for layer in layers)
+    for said, flags in {"give -i too": ("-p", cache), "there is no calibration cache": ("-i", "-p", squad)}.items():
+        assert said in demo("builder.py", "-c", answering, "-o", tmp_path / "c.qx", *flags, fails=True).stderr
 
 
 def test_wrong_sources_end_in_one_error(answering, bert, demo, tmp_path):

@@ -7,6 +7,7 @@ import torch
 import qontext as qx
 from qontext.generation.loop import Settings
 from qontext.ops.gpt_attention.gpu import reads_counts
+from qontext.quant.caches import KvCache
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 
@@ -88,3 +89,23 @@ def test_encode_gives_logits_of_padded_input(tmp_path):
             assert float((got[row, :length] - want).norm() / want.norm()) < 1e-4
             assert not got[row, length:].any()
     assert all(reads_counts(s.call) for s in engine.compiled.programs["encode"].steps if s.op == "GptAttention")
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_eight_bit_caches_give_what_the_host_gives(kind, tmp_path):
+    """The same scales, and the same tokens put in on both."""
+    decoders.saved(decoders.llama(), tmp_path)
+    model = qx.import_model(tmp_path)
+    cache = KvCache(kind, samples=PROMPTS)
+    host, gpu = (qx.build(model, kv_cache=cache, device=device, tune=False) for device in ("cpu", "cuda"))
+    wanted = list(host.generator.steps(PROMPTS, Settings(6, tokens_per_page=16)))
+
+    def follow(rows, logits):
+        return list(next(steps).tokens)
+
+    steps = iter(wanted)
+    found = list(gpu.generator.steps(PROMPTS, Settings(6, tokens_per_page=16), follow))
+    assert gpu.graphs["reason"] == ""
+    for got, want in zip(found, wanted, strict=True):
+        # Numbers that lie between two steps of a byte fall either way.
+        assert float((got.logits.cpu() - want.logits).norm() / want.logits.norm()) < 2e-2

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import qontext as qx
+from qontext.generation.beam import Beams
 from qontext.generation.loop import Settings
 from qontext.runtime.buckets import round_rows
 from qontext.runtime.gpu_executor import GpuExecutor
@@ -13,7 +14,7 @@ from qontext.runtime.gpu_executor import GpuExecutor
 PROMPTS = decoders.prompts(3, 11, 1, 7, 5)
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=[pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
 def both(request, tmp_path, monkeypatch):
     """A model, and its engine on the fake GPU."""
     model = decoders.saved(getattr(decoders, request.param)(), tmp_path)
@@ -73,3 +74,33 @@ def test_contexts_are_launched_with_counts_on_the_host(both):
 
 def test_rows_are_rounded_to_few_sizes():
     assert [round_rows(n) for n in (1, 2, 3, 5, 9, 33, 64, 65, 100, 129)] == [1, 2, 4, 8, 16, 64, 64, 80, 112, 160]
+
+
+def test_explain_tells_of_steps_on_a_gpu(both):
+    """Phase, layout and bytes a token of every cache; graphs of steps; why a context has none."""
+    _, engine = both
+    told = qx.explain(engine, batch=2, length=9, program="decode")
+    assert {(r["phase"], r["layout"]) for r in told.data["caches"]} == {("generation", "paged")}
+    steps = [s for s in told.data["steps"] if s["op"] == "GptAttention"]
+    assert all(s["us"] > 0 and s["bytes"] > 0 for s in steps)
+    assert told.data["graphs"]["reason"] == ""
+    assert told.data["graphs"]["steps"] == len(engine.compiled.programs["decode"].steps)
+
+
+@pytest.mark.parametrize("page", [0, 4])
+def test_beams_go_through_graphs(page, tmp_path, monkeypatch):
+    """Three beams each of five prompts, whose number is not rounded; as on the host."""
+    decoders.saved(decoders.llama(), tmp_path)
+    host = qx.build(qx.import_model(tmp_path), tune=False)
+    gpu_fake.fake_gpu(monkeypatch)
+    engine = qx.build(qx.import_model(tmp_path), device="cuda", tune=False)
+    settings, beams = Settings(6, tokens_per_page=page), Beams(3)
+    found, wanted = (e.generator.search(PROMPTS, settings, beams) for e in (engine, host))
+    assert [[h.tokens for h in results] for results in found] == [[h.tokens for h in results] for results in wanted]
+    if page:
+        assert engine.graphs["captured"]
+        return
+    executor = engine._executors["beams"]
+    assert isinstance(executor, GpuExecutor)
+    assert executor.graphs.reason == ""
+    assert all("('beams', 3)" in g["sizes"] and "('rows', 15)" in g["sizes"] for g in executor.graphs.rows()[:1])

@@ -5,6 +5,7 @@ builder, with the same settings, makes the engine whose speed is taken. Calibrat
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .sentences import evaluation_sentences, sample_sentences
 from .timing import time_in_blocks
 
 Say = Callable[[str], None]
+_BOTH = ("linear", "attention")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,49 @@ def presets() -> dict[str, dict[str, Any]]:
         "qontext int8": {"precision": "int8"},
         "qontext int8 smoothed": {"precision": "int8", "samples": True},
         "qontext int8 static": {"precision": "int8", "samples": True, "quantisation": QuantOptions("tensor")},
+        "qontext int8, attention too": {"precision": "int8", "quantisation": QuantOptions(quantise=_BOTH)},
+        "qontext int8 static, attention too": {
+            "precision": "int8",
+            "samples": True,
+            "quantisation": QuantOptions("tensor", quantise=_BOTH),
+        },
+        "qontext int8 weights": {"precision": "int8", "quantisation": QuantOptions("none")},
+        **{
+            f"qontext int4 weights, groups of {group}": {
+                "precision": "int8",
+                "quantisation": QuantOptions("none", weight_bits=4, group=group),
+            }
+            for group in (32, 64, 128)
+        },
     }
+
+
+def build_seconds(count: int = 128, length: int = 64, say: Say = print) -> dict[str, Any]:
+    """Seconds that builds of BERT-base take with calibration on `count` sentences of random tokens, by preset."""
+    torch.manual_seed(1)
+    base = random_encoder("base")
+    given = torch.Generator().manual_seed(3)
+    found: dict[str, Any] = {
+        "what": "int8 build",
+        "machine": machine(),
+        "sentences": count,
+        "tokens": length,
+        "rows": [],
+    }
+    batches = []
+    for _ in range(0, count, 8):
+        ids = torch.randint(5, base.config.vocab_size, (8, length), generator=given)
+        batches.append((ids, torch.ones_like(ids)))
+    with tempfile.TemporaryDirectory() as folder:
+        base.save_pretrained(folder)
+        for name, preset in presets().items():
+            if preset.get("samples"):
+                start = time.perf_counter()
+                qontext_engine(Path(folder), batches, preset)
+                row = {"preset": name, "seconds": time.perf_counter() - start}
+                found["rows"].append(row)
+                say(f"{name}: built in {row['seconds']:.1f} s")
+    return found
 
 
 def qontext_engine(folder: Path, samples: Sequence[Sample], preset: dict[str, Any]) -> tuple[Run, Any]:

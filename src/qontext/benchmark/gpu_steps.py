@@ -1,5 +1,7 @@
 """Where the time of encoders goes on a GPU: by kernel, beside the least that bytes and operations allow."""
 
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +17,7 @@ from ..runtime.inputs import Inputs
 from ..runtime.profile import StepProfile, profile
 from .encoders import random_encoder
 from .gpu_encoders import CASES, Case, built, ours, replay_of
-from .gpu_replay import events
+from .gpu_replay import events, replayed
 from .machine import machine
 
 
@@ -25,7 +27,9 @@ def run_steps(
     """Times every step of every case between events of the device and sums them up by operator and kernel.
 
     Steps are launched one by one here, none before its predecessor has ended, so their sum is more than the replay of
-    the graph, in which they overlap; the record has both.
+    the graph, in which they overlap; the record has both. A GPU under steady load lowers its clock to keep within its
+    power, so calls are timed after rests and one after the other, and so is the vendor's product of the first layer of
+    the feed-forward network, without bias and activation: what matrix products can reach here.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     result: dict[str, Any] = {
@@ -42,15 +46,16 @@ def run_steps(
         result["copy_tb_per_s"] = ceilings.copy_bytes_per_s / 1e12
         result["product_tflops"] = {name: rate / 1e12 for name, rate in ceilings.flops_per_s.items()}
         for case in (c for c in cases if c.size == size):
-            result["rows"].append(_row(case, engine, model.config.vocab_size, ceilings, runs, say))
+            result["rows"].append(_row(case, engine, model.config, ceilings, runs, say))
     return result
 
 
 def _row(
-    case: Case, engine: Engine, vocabulary: int, ceilings: Ceilings, runs: int, say: Callable[[str], None]
+    case: Case, engine: Engine, config: Any, ceilings: Ceilings, runs: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    ids, mask = case.make(vocabulary)
-    ours(engine, ids, mask)["qontext"]()
+    ids, mask = case.make(config.vocab_size)
+    call = ours(engine, ids, mask)["qontext"]
+    call()
     replay = replay_of(engine)
     given = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
     executor = engine._executors["encode"]
@@ -61,9 +66,40 @@ def _row(
     row = {"case": case.name, "kernels": kernels, "steps_us": total, "least_us": sum(k["least_us"] for k in kernels)}
     if replay is not None:
         row["graph_us"] = events(replay, 15)
+    row["rested_us"], row["steady_us"] = rested_and_steady(call)
+    tokens = int(ids.numel() if mask is None else mask.sum())
+    row["vendor_tflops"] = vendor_tflops(tokens, config.hidden_size, config.intermediate_size)
     shown = ", ".join(f"{k['op']} {k['us']:.0f} ({k['least_us']:.0f})" for k in kernels[:6])
     say(f"{case.name}: graph {row.get('graph_us', 0):.0f} us, steps {total:.0f}, least {row['least_us']:.0f}: {shown}")
     return row
+
+
+def rested_and_steady(call: Callable[[], object], seconds: float = 1.0) -> tuple[float, float]:
+    """Median microseconds of calls after rests, and of the last quarter of `seconds` of calls without any."""
+
+    def timed() -> float:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - start) * 1e6
+
+    rested, steady = [], []
+    for _ in range(5):
+        time.sleep(0.2)
+        rested.append(timed())
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        steady.append(timed())
+    return statistics.median(rested), statistics.median(steady[-max(1, len(steady) // 4) :])
+
+
+def vendor_tflops(tokens: int, hidden: int, inner: int) -> float:
+    """TFLOP/s of the vendor's product [tokens, hidden] x [hidden, inner] in fp16 under steady load."""
+    x, weight = (torch.randn(n, hidden, device="cuda").half() for n in (tokens, inner))
+    out = torch.empty(tokens, inner, device="cuda", dtype=torch.float16)
+    us = replayed([lambda: torch.mm(x, weight.t(), out=out)], least_us=60_000.0)
+    return 2.0 * tokens * hidden * inner / us / 1e6
 
 
 def by_kernel(steps: Sequence[StepProfile], ceilings: Ceilings, sizes: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -56,6 +56,30 @@ def gpu_encoders(record: Record) -> str:
     return "\n\n".join([grid(head, rows), _builds(record), *_problems(record)])
 
 
+def gpu_quantised(record: Record) -> str:
+    """Encoders in eight bits on a GPU beside fp16: whole calls, and replays of their graphs alone."""
+    precisions = list(dict.fromkeys(n.split()[0] for row in record["rows"] for n in row["rivals"]))
+    head = ["median ms (times fp16)", *precisions, *(f"{p}, graph alone" for p in precisions), "sequences/s in fp8"]
+    head.append("error against float32")
+    rows = []
+    for row in record["rows"]:
+        ways = [_beside(row["rivals"], p, "fp16") for p in precisions]
+        ways += [_beside(row["rivals"], f"{p} graph alone", "fp16 graph alone") for p in precisions]
+        rate = max((r["per_s"] for n, r in row["rivals"].items() if n.startswith("fp8")), default=None)
+        errors = ", ".join(f"{n} {e:.1e}" for n, e in row["errors"].items())
+        rows.append([row["case"], *ways, "-" if rate is None else f"{rate:,.0f}", errors])
+    built = [[name, f"{b['seconds']:.1f}", str(len(b["steps"]))] for name, b in record["builds"].items()]
+    return "\n\n".join([grid(head, rows), grid(["engine", "s to build", "steps"], built), *_problems(record)])
+
+
+def _beside(rivals: Mapping[str, Any], name: str, other: str) -> str:
+    """A median, and how many times as fast as another it is."""
+    if name not in rivals:
+        return "-"
+    mine = rivals[name]["median"]
+    return f"{mine:.3f}" + (f" ({rivals[other]['median'] / mine:.2f})" if other in rivals and other != name else "")
+
+
 def gpu_latency(record: Record) -> str:
     """The latency table of a GPU: every size and length is a block of rows."""
     head = ["case", "mean ms", "median", "p95", "p99", "sequences/s", "runs", "graph alone, ms", "error"]
@@ -87,7 +111,11 @@ def gpu_steps(record: Record) -> str:
             if k["us"] > 0.01 * row["steps_us"]
         ]
         graph = f", the graph {row['graph_us']:.0f} us" if "graph_us" in row else ""
-        total = f"**{row['case']}**: steps {row['steps_us']:.0f} us one by one{graph}, least {row['least_us']:.0f} us."
+        total = f"**{row['case']}**: steps {row['steps_us']:.0f} us one by one{graph}, least {row['least_us']:.0f} us; "
+        total += (
+            f"calls {row['rested_us']:.0f} us rested, {row['steady_us']:.0f} us under steady load, under which the "
+        )
+        total += f"vendor's product of this size reaches {row['vendor_tflops']:.0f} TFLOP/s."
         parts += [total, grid(head, lines)]
     products = ", ".join(f"{name} {rate:.0f}" for name, rate in record["product_tflops"].items())
     said = "Steps are launched one by one. Tuned: as the planner timed them, small ones in a chain. "
@@ -119,6 +147,29 @@ def gpu_decode(record: Record) -> str:
     return grid(["case", "kernel", "us", "TB/s"], rows) + f"\n\nA copy moves {record['copy_tb_per_s']:.2f} TB/s."
 
 
+def gpu_context(record: Record) -> str:
+    """The context phase on a GPU beside its pieces."""
+    rows = []
+    for row in record["rows"]:
+        shown = [row["failed"], ""] if "us" not in row else [f"{row['us']:.0f}", f"{row['tflops']:.0f}"]
+        rows.append([row["case"], row["kernel"], *shown])
+    return grid(["tokens", "kernel", "us", "TFLOP/s"], rows)
+
+
+def gpu_generate(record: Record) -> str:
+    """Generation from end to end on a GPU."""
+    rows = [
+        [
+            str(r["batch"]), str(r["prompt"]), r["kernel"], f"{r['prompts_s'] * 1e3:.1f}", f"{r['step_s'] * 1e3:.2f}",
+            f"{r['tokens_per_s']:.0f}", f"{r['of_least']:.0%}",
+        ]
+        for r in record["rows"]
+    ]  # fmt: skip
+    head = ["sequences", "tokens of each prompt", "", "prompts, ms", "a step, ms", "tokens/s", "of a copy's bandwidth"]
+    said = "timed while it was built" if record["tuned"] else "the first that can, none was timed"
+    return grid(head, rows) + f"\n\nKernels: {said}. A copy moves {record['copy_tb_per_s']:.2f} TB/s."
+
+
 def decode_attention(record: Record) -> str:
     """Attention of the generation phase on a CPU, against the speed at which torch.sum reads."""
     head = ["cache", "ms", "GB/s", "of torch.sum", "best of the rounds"]
@@ -141,8 +192,23 @@ def int8_accuracy(record: Record) -> str:
         time = [f"{row['ms']:.1f}", f"{row['gops']:.0f}"] if "ms" in row else ["-", "-"]
         numbers = [f"{row['mean']:.5f}", f"{row['least']:.4f}", f"{row['nearest']:.1%}"]
         rows.append([row["rival"], *numbers, share, *time])
-    said = f"{record['sentences']} sentences; nobody is both better and faster than {', '.join(record['frontier'])}."
-    return "\n\n".join([grid(head, rows), said, *_problems(record)])
+    said = f"{record['sentences']} sentences"
+    if record["frontier"]:
+        said += f"; nobody is both better and faster than {', '.join(record['frontier'])}"
+    return "\n\n".join([grid(head, rows), f"{said}.", *_problems(record)])
+
+
+def int8_agreement(record: Record) -> str:
+    """How often a mask is filled as in float32."""
+    rows = [[r["preset"], f"{r['same_as_float32']:.2%}", f"{r['right']:.2%}"] for r in record["rows"]]
+    said = f"{record['questions']} held-out questions, of which float32 answers {record['right_in_float32']:.2%} right."
+    return "\n\n".join([grid(["demo BERT", "same word as float32", "right word"], rows), said])
+
+
+def int8_build(record: Record) -> str:
+    """Builds with calibration."""
+    rows = [[r["preset"], f"{r['seconds']:.0f}"] for r in record["rows"]]
+    return grid([f"BERT-base, {record['sentences']} sentences of {record['tokens']} tokens", "s to build"], rows)
 
 
 def engine_load(record: Record) -> str:
@@ -205,13 +271,18 @@ def _against_ours(rivals: Mapping[str, Any], name: str, unit: float) -> str:
 Table = Callable[[Record], str]
 TABLES: Sequence[tuple[str, str, Table]] = (
     ("gpu-encoders", "Encoders on a GPU against peers", gpu_encoders),
+    ("gpu-quantised", "Encoders in eight bits on a GPU", gpu_quantised),
     ("gpu-latency", "Latency of encoders on a GPU", gpu_latency),
     ("gpu-steps", "Encoders on a GPU by kernel", gpu_steps),
     ("gpu-attention", "Attention on a GPU", gpu_attention),
     ("gpu-decode", "Attention of the generation phase on a GPU", gpu_decode),
+    ("gpu-context", "The context phase on a GPU", gpu_context),
+    ("gpu-generate", "Generation on a GPU", gpu_generate),
     ("embed-throughput", "The embed pipeline", throughput),
     ("encoders", "Encoders on a CPU against peers", encoders),
     ("int8-accuracy", "int8 on a CPU: accuracy beside speed", int8_accuracy),
+    ("int8-agreement", "int8 on a CPU: the same word in a mask", int8_agreement),
+    ("int8-build", "int8 on a CPU: builds with calibration", int8_build),
     ("decode-attention", "Attention of the generation phase on a CPU", decode_attention),
     ("engine-load", "Loading an engine", engine_load),
     ("native-kernels", "CPU kernels", kernels),

@@ -16,9 +16,11 @@ from ..graph.ledger import Ledger, origin_of
 from ..graph.model import Model
 from ..graph.text import note_types
 from ..graph.verify import verify
+from ..ops.call import Device
 from ..ops.declare import Op
 from ..ops.device import current, device_of, parse_device
 from ..ops.gpu_facts import gpu_facts, gpu_problem
+from ..ops.gpu_launch import FP8_CAPABILITY, capability_of
 from ..ops.infer import Inference
 from ..ops.operators import operators
 from ..ops.standard.catalogue import lookup as standard_lookup
@@ -26,8 +28,9 @@ from ..packing.remove_padding import PackingReport, remove_padding
 from ..quant.attention import attention_nodes, quantise_attention
 from ..quant.linears import quantise_linears
 from ..quant.recipe import QuantLayer, Recipe, int8_share
+from ..quant.results import hold_results
 from .plan import Program, plan_program
-from .precision import PRECISIONS, Narrowed, lower_precision, with_readers
+from .precision import EIGHT_BITS, PRECISIONS, Narrowed, lower_precision, with_readers
 from .tune import Tuner
 
 Log = Callable[[str], None]
@@ -37,8 +40,8 @@ Log = Callable[[str], None]
 class Settings:
     """How to build.
 
-    precision:   "fp32", "bf16" or "fp16": the type of weights and activations between inputs and outputs; "int8" for
-                 linear layers that multiply bytes
+    precision:   "fp32", "bf16" or "fp16": the type of weights and activations between inputs and outputs; "int8" or
+                 (on a GPU) "fp8" for linear layers that multiply eight bits
     device:      "cpu", "cuda", or "cuda:1" for the second GPU
     max_tokens:  largest batch x length of one run (memory is laid out for any size up to it)
     max_length:  longest sequence; None takes the model's own limit
@@ -46,8 +49,11 @@ class Settings:
     tune:        time rival kernels; False takes the first that can
     graphs:      on a GPU, replay CUDA graphs over bucketed sizes
     keep:        layers (nodes, or the modules they come from; `*` stands for anything) that stay in float32, or in the
-                 type of the rest when the precision is int8
-    rest:        with int8, the type of what is no linear layer: "bf16" where the processor multiplies it, else "fp32"
+                 type of the rest when the precision is int8 or fp8
+    rest:        with int8 and fp8, the type of what is no linear layer: "fp16" on a GPU; "bf16" where the processor
+                 multiplies it, else "fp32"
+    apart:       on a GPU, no linear layer is joined with the norm behind it, or given x in eight bits, so that taps see
+                 what layers read and give
     """
 
     precision: str = "fp32"
@@ -59,6 +65,12 @@ class Settings:
     graphs: bool = True
     keep: tuple[str, ...] = ()
     rest: str = ""
+    apart: bool = False
+
+    @property
+    def joined(self) -> bool:
+        """Whether linear layers and the norms behind them become one step."""
+        return parse_device(self.device)[0] != "cpu" and self.precision not in EIGHT_BITS and not self.apart
 
     @property
     def floats(self) -> str:
@@ -72,7 +84,7 @@ class Compiled:
 
     ledger:    of the program "encode"
     kept:      nodes of it that stay in float32, and why
-    quantised: what became of its linear layers, when the precision is int8
+    quantised: what became of its linear layers, when the precision is int8 or fp8
     errors:    relative RMS error of every output against the float engine on the samples, when there were any
     states:    of the other programs: inputs that hold a cache -> the outputs that these become
     ledgers:   of the other programs
@@ -121,8 +133,8 @@ def updates_of(ops: dict[str, Op]) -> Callable[[ir.Node], dict[int, int]]:
 def check_settings(settings: Settings) -> None:
     """Raises ArgumentError for settings that cannot be used, DeviceError for a device that is missing or unfit."""
     problems = []
-    if settings.precision not in (*PRECISIONS, "int8"):
-        problems.append(f"precision is {settings.precision!r}, allowed: {', '.join(PRECISIONS)}, int8")
+    if settings.precision not in (*PRECISIONS, *EIGHT_BITS):
+        problems.append(f"precision is {settings.precision!r}, allowed: {', '.join((*PRECISIONS, *EIGHT_BITS))}")
     if settings.rest and settings.rest not in PRECISIONS:
         problems.append(f"rest is {settings.rest!r}, allowed: {', '.join(PRECISIONS)}")
     if settings.max_tokens < 1:
@@ -134,11 +146,26 @@ def check_settings(settings: Settings) -> None:
     except ArgumentError as error:
         kind, index = "cpu", 0
         problems.append(error.message)
-    if settings.precision == "int8" and kind != "cpu":
-        problems.append(f"precision is int8 and device is {settings.device!r}; int8 layers run on the CPU so far")
+    if settings.precision == "fp8" and kind == "cpu" and not problems:
+        problems.append(
+            "precision is fp8 and device is 'cpu', which multiplies no 8-bit floats; use device='cuda' with a GPU of "
+            "compute capability 8.9 or later, or precision='int8'"
+        )
     if problems:
         raise ArgumentError(all_problems("build", problems))
     check_device(kind, index)
+    if settings.precision == "fp8":
+        check_fp8(device_of(settings.device))
+
+
+def check_fp8(device: Device) -> None:
+    """Raises DeviceError for a GPU that multiplies no 8-bit floats."""
+    found = capability_of(device)
+    if found < FP8_CAPABILITY:
+        raise DeviceError(
+            f"precision 'fp8' was asked for, but {device.name} has compute capability {found // 10}.{found % 10}, "
+            "products of 8-bit floats need 8.9 (Ada) or later; use precision='int8' or 'fp16'"
+        )
 
 
 def check_device(kind: str, index: int) -> None:
@@ -179,7 +206,7 @@ def compile_model(
 
     Args:
         overflowing: nodes whose results are too large for the precision, with the largest magnitude that was seen.
-        recipe: how to quantise when the precision is int8; without one, all layers with scales found at run time.
+        recipe: how to quantise when the precision is int8 or fp8; without one, all layers with scales of every row.
     Raises:
         ArgumentError, DeviceError, PluginError: settings that cannot be used.
         GraphError: a graph that breaks a rule or that nothing can run.
@@ -208,7 +235,7 @@ def compile_model(
     inference = inferred(graph, ops)
     note_types(ledger, graph)
     before = graph.num_nodes()
-    fuse(graph, ledger, inference, rules, say, for_a_gpu=parse_device(settings.device)[0] != "cpu")
+    fuse(graph, ledger, inference, rules, say, for_a_gpu=settings.joined)
     ledger.check(graph)
     verify(graph, known, updates, after="fusion")
     say(f"fused {before} nodes into {graph.num_nodes()}")
@@ -256,7 +283,7 @@ def compile_model(
 
 def kept_nodes(graph: ir.Graph, settings: Settings, overflowing: Mapping[str, float]) -> dict[str, str]:
     """Nodes that stay in float32, with the reason. Raises ArgumentError for names in `keep` that no node has."""
-    if settings.precision in ("fp32", "int8"):
+    if settings.precision == "fp32" or settings.precision in EIGHT_BITS:
         return {}
     limit = torch.finfo(by_name(PRECISIONS[settings.precision]).torch).max
     reasons = {
@@ -292,7 +319,8 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> 
 
     Raises ArgumentError for patterns of `keep` that name no linear layer, and for weights that have no scale.
     """
-    if settings.precision != "int8":
+    kind = EIGHT_BITS.get(settings.precision)
+    if kind is None:
         return []
     asked = asked_to_stay(graph, settings.keep)
     named = {str(n.name) for n in graph if n.op_type == "Linear"}
@@ -301,16 +329,21 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> 
     idle = [w for w in settings.keep if not named & asked_to_stay(graph, [w]).keys()]
     if idle:
         what = "linear layer or attention" if recipe.attention else "linear layer"
-        problems = [f"{w!r} names no {what}, and nothing else becomes int8" for w in idle]
+        problems = [f"{w!r} names no {what}, and nothing else becomes {settings.precision}" for w in idle]
         raise ArgumentError(all_problems("build: keep", problems))
-    recipe = replace(recipe, kept={**recipe.kept, **asked})
+    place = device_of(settings.device).torch
+    recipe = replace(recipe, kept={**recipe.kept, **asked}, kind=kind, place=place)
     layers = quantise_linears(graph, recipe)
     attention = quantise_attention(graph, recipe) if recipe.attention else []
+    on_a_gpu = parse_device(settings.device)[0] != "cpu"
+    held = hold_results(graph, layers) if on_a_gpu and not settings.apart else 0
     for layer in (*layers, *attention):
         if layer.kept:
             say(f"stays in {settings.floats}: {layer.name} ({layer.kept})")
     done = sum(not layer.kept for layer in layers)
-    say(f"int8: {done} of {len(layers)} linear layers, {int8_share(layers):.1%} of their operations")
+    say(f"{settings.precision}: {done} of {len(layers)} linear layers, {int8_share(layers):.1%} of their operations")
+    if on_a_gpu:
+        say(f"{held} of them read eight bits that the operator in front has written")
     if recipe.attention:
         say(f"int8: {sum(not layer.kept for layer in attention)} of {len(attention)} attentions")
     return [*layers, *attention]

@@ -11,6 +11,8 @@ from ..graph.ledger import set_origin
 from ..graph.tensors import constant_of, to_onnx
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+EIGHT_BITS = {"int8": "int8", "fp8": "float8_e4m3"}
+"""Precisions of linear layers; the rest is in one of PRECISIONS."""
 
 
 Narrowed = MutableMapping[tuple[object, ...], tuple[torch.Tensor, torch.Tensor]]

@@ -68,7 +68,7 @@ def shape_at(operand: Operand, size: Size) -> tuple[int, ...]:
 def sample_inputs(op: Op, call: Call, size: Size = USUAL) -> list[torch.Tensor | None] | None:
     """Random inputs for a call where its device wants them; None when an input cannot be made up."""
     place = call.device.torch
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(place).manual_seed(0)
     made: list[torch.Tensor | None] = []
     for param, operand in zip(op.inputs, call.inputs, strict=True):
         if operand is None or operand.constant is not None:
@@ -79,7 +79,7 @@ def sample_inputs(op: Op, call: Call, size: Size = USUAL) -> list[torch.Tensor |
         tensor = _sample(param.name, operand, shape_at(operand, size), size, generator)
         if tensor is None:
             return None
-        made.append(tensor if param.host else tensor.to(place))
+        made.append(tensor.cpu() if param.host else tensor.to(place))
     return made
 
 
@@ -96,9 +96,11 @@ def _sample(
     if name == "token_index":
         return torch.arange(size.tokens)
     if operand.type.is_float:
-        return torch.randn(shape, generator=generator).to(kind)
+        return torch.randn(shape, generator=generator, device=generator.device).to(kind)
     if operand.dtype == "bool" or name in ("mask", "attention_mask"):
         return torch.ones(shape, dtype=kind)
+    if operand.dtype == "int8":
+        return torch.randint(-128, 128, shape, generator=generator, dtype=kind, device=generator.device)
     if name in ("input_ids", "token_type_ids", "position_ids"):
         return torch.zeros(shape, dtype=kind)
     return None

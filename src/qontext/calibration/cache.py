@@ -22,12 +22,14 @@ PARTS = ("/query", "/key", "/value")
 
 @dataclass(frozen=True)
 class LayerRange:
-    """What one layer reads: the range that becomes 0..255, and factors [K] that the columns are divided by before."""
+    """What one layer reads: the range that becomes 0..255, factors [K] that the columns are divided by before, and,
+    where it was asked for, the mean squares [K] of the columns."""
 
     low: float
     high: float
     smoothing: tuple[float, ...] = ()
     outliers: float = 1.0
+    energy: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,10 @@ class Calibration:
 
 def _layer(row: Mapping[str, Any]) -> LayerRange:
     numbers = float(row["low"]), float(row["high"]), tuple(float(s) for s in row["smoothing"]), float(row["outliers"])
-    if not all(math.isfinite(n) for n in (*numbers[:2], *numbers[2])) or not all(s > 0 for s in numbers[2]):
+    energy = tuple(float(e) for e in row.get("energy", ()))
+    if not all(math.isfinite(n) for n in (*numbers[:2], *numbers[2], *energy)) or not all(s > 0 for s in numbers[2]):
         raise ValueError("a range or a factor is not finite or not over 0")
-    return LayerRange(*numbers)
+    return LayerRange(*numbers, energy)
 
 
 def model_hash(model: Model) -> str:

@@ -65,6 +65,7 @@ def calibrate(
     smooth: bool = True,
     by_row: bool = False,
     progress: Progress = lambda done, of: None,
+    energy: bool = False,
 ) -> Calibration:
     """Runs the samples: once, or twice when factors are to be found first.
 
@@ -75,6 +76,7 @@ def calibrate(
         smooth: search smoothing factors.
         by_row: scales will be found at run time, row by row: no ranges are needed, one pass is enough.
         progress: called with (sequences done, sequences in all).
+        energy: find the mean squares of columns too, in the pass that finds ranges.
     Raises:
         CalibrationError: a layer reads NaN or infinity.
     """
@@ -93,15 +95,36 @@ def calibrate(
     steps = {s.name: s for s in linear_steps(program)}
     smoothing, outliers = _smoothing(steps, run, by_row) if smooth else ({}, {})
     attention = {s.name: s for s in attention_steps(program)}
-    ranges = {} if by_row else _ranges(steps, attention, run, smoothing, method, percentile)
+    squares: dict[str, _Squares] = {name: _Squares() for name in steps} if energy else {}
+    ranges = {} if by_row else _ranges(steps, attention, run, smoothing, method, percentile, squares)
     layers = {name: LayerRange(*found) for name, found in ranges.items() if name not in steps}
     for name in steps:
         low, high = ranges.get(name, (0.0, 0.0))
         divided = smoothing.get(name)
         if name in ranges or divided is not None:
             numbers = () if divided is None else tuple(divided.tolist())
-            layers[name] = LayerRange(low, high, numbers, outliers.get(name, 1.0))
+            mean = squares[name].mean() if name in squares else ()
+            layers[name] = LayerRange(low, high, numbers, outliers.get(name, 1.0), mean)
     return Calibration(model, method, percentile, whole, layers)
+
+
+class _Squares:
+    """Sums of the squares of columns."""
+
+    def __init__(self) -> None:
+        self.sums: torch.Tensor | None = None
+        self.rows = 0
+
+    def add(self, x: torch.Tensor) -> None:
+        """Counts the rows of x [..., K]."""
+        flat = x.reshape(-1, x.shape[-1]).double()
+        sums = flat.square().sum(0)
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.rows += len(flat)
+
+    def mean(self) -> tuple[float, ...]:
+        """The mean squares [K]; nothing where no row came by."""
+        return () if self.sums is None or not self.rows else tuple((self.sums / self.rows).float().tolist())
 
 
 def _finite(name: str, x: torch.Tensor) -> torch.Tensor:
@@ -140,7 +163,7 @@ def _smoothing(
         outliers[name] = float(largest.max() / largest.median().clamp_min(1e-30))
         factors = search(x, largest, weight.constant.detach().float(), by_row)
         if factors is not None:
-            found[name] = factors
+            found[name] = factors.cpu()
     return found, outliers
 
 
@@ -151,9 +174,13 @@ def _ranges(
     smoothing: Mapping[str, torch.Tensor],
     method: str,
     percentile: float,
+    squares: Mapping[str, _Squares],
 ) -> dict[str, tuple[float, float]]:
     """The range of what every layer reads, after its factors, and of Q, K and V. Layers that read one tensor share its
-    histogram."""
+    histogram.
+
+    squares: add up those of what each layer in it reads.
+    """
     seen_by: dict[str, Histogram] = {}
     shared: dict[tuple[int, bytes], str] = {}
     of = {}
@@ -163,6 +190,8 @@ def _ranges(
         of[name] = shared.setdefault(key, name)
 
     def seen(step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
+        if step.name in squares:
+            squares[step.name].add(x)
         if step.name in attention:
             settings = step.call.attributes
             parts = split_qkv(x, settings["layout"], settings["num_heads"], kv_heads(settings))
@@ -171,7 +200,7 @@ def _ranges(
         elif of[step.name] == step.name:
             flat = _finite(step.name, x)
             factors = smoothing.get(step.name)
-            seen_by.setdefault(step.name, Histogram()).add(flat if factors is None else flat / factors)
+            seen_by.setdefault(step.name, Histogram()).add(flat if factors is None else flat / factors.to(flat.device))
 
     run(seen)
     chosen = {name: METHODS[method](histogram, percentile) for name, histogram in seen_by.items()}

@@ -10,6 +10,8 @@ from ..builder.plan import Step
 from ..errors import AccuracyError, all_problems
 from ..ops.attention_common.layouts import split_qkv
 from ..ops.attention_common.problem import kv_heads
+from ..ops.eight_bits import MOST, levels
+from ..ops.group_linear.op import OP as GROUP_LINEAR
 from ..ops.linear.op import OP as LINEAR_OP
 from ..ops.quant_linear.op import OP as QUANT_LINEAR
 from ..ops.quant_qkv_to_context.reference import signed_bytes
@@ -55,7 +57,7 @@ class _Sums:
         return {name: error if error == error else float("inf") for name, error in found.items()}
 
 
-def compare(floats: Runner, quantised: Runner, batches: Sequence[Batch]) -> Comparison:
+def compare(floats: Runner, quantised: Runner, batches: Sequence[Batch], precision: str = "int8") -> Comparison:
     """Runs both on the samples. Raises AccuracyError when the quantised one gives zeros, constants or NaN."""
     layers, ends = _Sums(), _Sums()
     static = {s.name: _range(s) for s in linear_steps(quantised.compiled.programs["encode"]) if _range(s)}
@@ -75,7 +77,7 @@ def compare(floats: Runner, quantised: Runner, batches: Sequence[Batch]) -> Comp
 
         def hold(step: Step, x: torch.Tensor, y: torch.Tensor, held: dict[str, torch.Tensor] = held) -> None:
             if step.name in held:
-                layers.add(step.name, y, held[step.name])
+                layers.add(step.name, _in_floats(step, y), held[step.name])
 
         watch(floats, [batch], keep, results.append)
         watch(quantised, [batch], hold, results.append)
@@ -90,13 +92,13 @@ def compare(floats: Runner, quantised: Runner, batches: Sequence[Batch]) -> Comp
             problems[name] = f"layer {name!r} is saturated: {part:.1%} of what it reads lies outside its static range"
     if problems:
         raise AccuracyError(
-            all_problems("the int8 engine is unusable", problems.values())
+            all_problems(f"the {precision} engine is unusable", problems.values())
             + "\ncalibrate on data like that of use, or build without static scales"
         )
     return Comparison(ends.errors(), layers.errors(), cut)
 
 
-def check_alive(outputs: Mapping[str, Any]) -> None:
+def check_alive(outputs: Mapping[str, Any], precision: str = "int8") -> None:
     """Raises AccuracyError for float outputs that hold NaN or infinity, or nothing but zeros."""
     problems = []
     for name, value in outputs.items():
@@ -107,7 +109,7 @@ def check_alive(outputs: Mapping[str, Any]) -> None:
             elif not bool(tensor.any()):
                 problems.append(f"output {name!r} is zero everywhere")
     if problems:
-        raise AccuracyError(all_problems("the int8 engine is unusable", problems))
+        raise AccuracyError(all_problems(f"the {precision} engine is unusable", problems))
 
 
 def _dead(name: str, got: torch.Tensor, want: torch.Tensor) -> dict[str, str]:
@@ -122,15 +124,30 @@ def _dead(name: str, got: torch.Tensor, want: torch.Tensor) -> dict[str, str]:
     return {}
 
 
+def _in_floats(step: Step, y: torch.Tensor) -> torch.Tensor:
+    """A layer's result, which may be written in eight bits for the layer behind it."""
+    scale, zero, factor = step.call.inputs[10:13] if step.op == "QuantLinear" else (None, None, None)
+    if scale is None or scale.constant is None:
+        return y
+    values, by = levels(
+        y, scale.constant.to(y.device), None if zero is None else zero.constant.to(y.device), torch.float32
+    )
+    wide = values * by
+    return wide if factor is None or factor.constant is None else wide / factor.constant.to(y.device)
+
+
 def _range(step: Step) -> tuple[float, float, torch.Tensor | None] | None:
     """Least and largest of what a layer with a static scale can read, and the factors of its columns."""
     if step.op != "QuantLinear":
         return None
     scale, zero, factor = step.call.inputs[5:8]
-    if scale is None or zero is None or scale.constant is None or zero.constant is None:
+    if scale is None or scale.constant is None:
         return None
-    step_size, middle = float(scale.constant), float(zero.constant)
+    step_size = float(scale.constant)
     columns = None if factor is None else factor.constant
+    if zero is None or zero.constant is None:
+        return -MOST * step_size, MOST * step_size, columns
+    middle = float(zero.constant)
     # Half a step beyond the ends still rounds to them.
     return (-middle - 0.5) * step_size, (255.5 - middle) * step_size, columns
 
@@ -142,7 +159,7 @@ def sensitivity(floats: Runner, quantised: Runner, batch: Batch) -> dict[str, fl
     projection that it reads is overwritten by what its bytes stand for.
     """
     program = quantised.compiled.programs["encode"]
-    made = {s.name: s for s in linear_steps(program) if s.op == "QuantLinear"}
+    made = {s.name: s for s in linear_steps(program) if s.op in ("QuantLinear", "GroupLinear")}
     made |= {s.name: s for s in attention_steps(program) if s.op == "QuantQKVToContext"}
     attention = {s.name: s for s in attention_steps(floats.compiled.programs["encode"])}
     want: list[dict[str, Any]] = []
@@ -166,11 +183,16 @@ def sensitivity(floats: Runner, quantised: Runner, batch: Batch) -> dict[str, fl
 def _replacing(name: str, made: Step) -> Callable[[Step, torch.Tensor, torch.Tensor], None]:
     """Adds to a layer's result, a residual in it or not, what bytes would change."""
     constants = [None if o is None else o.constant for o in made.call.inputs]
+    grouped = made.op == "GroupLinear"
     activation = made.call.attributes["activation"]
 
     def seen(step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
         if step.name == name:
             weight, bias = (None if o is None else o.constant for o in step.call.inputs[1:3])
+            if grouped:
+                rounded = GROUP_LINEAR(x, *constants[1:4], bias, None, activation=activation)
+                y.add_(rounded - LINEAR_OP(x, weight, bias, activation=activation))
+                return
             in_bytes = QUANT_LINEAR(x, *constants[1:3], bias, None, *constants[5:8], activation=activation)
             y.add_(in_bytes - LINEAR_OP(x, weight, bias, activation=activation))
 

@@ -32,7 +32,7 @@ class Histogram:
             self.reach = most or 1e-30
         while self.reach < most:
             self._widen()
-        self.counts += torch.histc(values.float(), BINS, -self.reach, self.reach).double()
+        self.counts += torch.histc(values.float(), BINS, -self.reach, self.reach).double().cpu()
 
     def _widen(self) -> None:
         joined = self.counts.view(-1, 2).sum(1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..builder.compile import Log, Settings
+from ..builder.precision import EIGHT_BITS
 from ..errors import AccuracyError, ArgumentError, all_problems
 from ..quant.recipe import Recipe
 from ..runtime.profile import sample_run_inputs
@@ -26,32 +27,54 @@ class QuantOptions:
     """How to quantise.
 
     activations: "token" for scales found at run time, "tensor" for static ones, "none" for int8 weights alone with
-                 products of floats; None takes static ones where a calibration is given, else those of run time
-    smooth:      search smoothing factors on the samples, use those of a calibration
+                 products of floats; None takes static ones where a calibration is given (on a GPU: samples too), else
+                 those of run time
+    smooth:      search smoothing factors on the samples, use those of a calibration; fp8 has no use for them
     max_error:   largest relative RMS error of an output on the samples; the layers that cost most are kept until it
                  holds
-    method, percentile: of static scales that are made of samples
+    method, percentile: of static scales that are made of samples; None takes the percentile, and for fp8, where a wide
+                 range costs nothing, all that was seen
     quantise:    what multiplies bytes: "linear" layers, and "attention" too
+    weight_bits: 8, or with activations "none" 4, in groups of `group` values along K with a scale and a zero each
     """
 
     activations: str | None = None
     smooth: bool = True
     max_error: float | None = None
-    method: str = "percentile"
+    method: str | None = None
     percentile: float = 99.99
     quantise: tuple[str, ...] = ("linear",)
+    weight_bits: int = 8
+    group: int = 128
+
+    def method_for(self, precision: str) -> str:
+        """How static scales of a precision are made of samples."""
+        return self.method or ("percentile" if precision == "int8" else "min-max")
 
 
-def check_options(options: QuantOptions, calibration: Calibration | None, samples: Sequence[Batch]) -> None:
+def check_options(
+    options: QuantOptions, calibration: Calibration | None, samples: Sequence[Batch], settings: Settings
+) -> None:
     """Raises ArgumentError for options that contradict each other or lack what they need."""
     problems = []
     if options.activations not in (None, "token", "tensor", "none"):
         problems.append(f"activations is {options.activations!r}, allowed: token, tensor, none")
+    if options.activations == "none" and (settings.precision != "int8" or settings.device != "cpu"):
+        problems.append(
+            f"activations is 'none' with precision {settings.precision!r} on {settings.device!r}; layers with int8 "
+            "weights alone run on the CPU"
+        )
     unknown = [part for part in options.quantise if part not in _PARTS]
     if unknown or "linear" not in options.quantise:
         problems.append(f"quantise is {options.quantise!r}, allowed: ('linear',) and ('linear', 'attention')")
     elif options.activations == "none" and "attention" in options.quantise:
         problems.append("quantise names 'attention', whose operands are activations, but activations is 'none'")
+    if options.weight_bits not in (4, 8):
+        problems.append(f"weight_bits is {options.weight_bits}, allowed: 4, 8")
+    elif options.weight_bits == 4 and options.activations != "none":
+        problems.append(f"weight_bits is 4, which goes with activations 'none' alone; it is {options.activations!r}")
+    if options.group < 2 or options.group % 2:
+        problems.append(f"group is {options.group}, allowed: even numbers from 2")
     ranges = calibration is not None and any(r.low or r.high for r in calibration.layers.values())
     if options.activations == "tensor" and not ranges and not samples:
         problems.append("activations is 'tensor', but there is no calibration to take static scales from")
@@ -60,11 +83,11 @@ def check_options(options: QuantOptions, calibration: Calibration | None, sample
     if options.max_error is not None and not samples:
         problems.append("max_error needs samples to measure the error on")
     if problems:
-        raise ArgumentError(all_problems("build: int8", problems))
-    check_method(options.method, options.percentile)
+        raise ArgumentError(all_problems(f"build: {settings.precision}", problems))
+    check_method(options.method_for(settings.precision), options.percentile)
 
 
-def in_int8(
+def guarded_engine(
     make: Callable[[Settings, Recipe | None], Made],
     settings: Settings,
     model: Callable[[], str],
@@ -84,7 +107,7 @@ def in_int8(
     if not samples:
         program = engine.compiled.programs["encode"]
         length = min(_LENGTH, engine.max_length or _LENGTH)
-        check_alive(engine.run(sample_run_inputs(program, engine.input_rules, 2, length)))
+        check_alive(engine.run(sample_run_inputs(program, engine.input_rules, 2, length)), settings.precision)
     return engine
 
 
@@ -107,23 +130,27 @@ def quantised_engine(
         ArgumentError: options that cannot be used. CalibrationError: a calibration of another model.
         AccuracyError: zeros, constants, NaN, or a budget that cannot hold.
     """
-    check_options(options, calibration, samples)
-    static = options.activations == "tensor" or (options.activations is None and calibration is not None)
+    check_options(options, calibration, samples, settings)
+    kind, on_a_gpu = EIGHT_BITS[settings.precision], settings.device != "cpu"
+    known = calibration is not None or (on_a_gpu and bool(samples))
+    static = options.activations == "tensor" or (options.activations is None and known)
+    smooth = options.smooth and kind == "int8"
     if calibration is not None:
         calibration.check(model())
-    plain = replace(settings, precision="fp32", rest="", tune=False, keep=())
+    plain = replace(settings, precision="fp32", rest="", tune=False, keep=(), graphs=False, apart=True)
     floats = make(plain, None) if samples else None
     alone = options.activations == "none"
-    if calibration is None and floats is not None and (options.smooth or static) and not alone:
+    if calibration is None and floats is not None and (smooth or static) and not alone:
         log(f"calibrating on {sequences(samples)} sequences")
+        method = options.method_for(settings.precision)
         calibration = calibrate(
-            floats, samples, "", options.method, options.percentile, options.smooth, by_row=not static
+            floats, samples, "", method, options.percentile, smooth, not static, energy=kind != "int8"
         )
-    recipe = Recipe() if calibration is None else recipe_of(calibration, static)
+    recipe = Recipe() if calibration is None else recipe_of(calibration, static, kind)
     if alone:
-        recipe = Recipe(weights_only=True)
+        recipe = Recipe(weights_only=True, group=options.group if options.weight_bits == 4 else 0)
     recipe = replace(recipe, attention="attention" in options.quantise)
-    if not options.smooth:
+    if not smooth:
         recipe = replace(recipe, smoothing={})
     if floats is None:
         return make(settings, recipe)
@@ -143,14 +170,16 @@ def _within(
 
     def tried(kept: Mapping[str, str]) -> tuple[Made, Comparison]:
         engine = make(settings, replace(recipe, kept={**recipe.kept, **kept}))
-        found = compare(floats, engine, samples)
-        log(f"int8 against float on {sequences(samples)} sequences: error {found.error:.3g}, {len(kept)} layers kept")
+        found = compare(floats, engine, samples, settings.precision)
+        said = f"{settings.precision} against float on {sequences(samples)} sequences"
+        log(f"{said}: error {found.error:.3g}, {len(kept)} layers kept")
         return engine, found
 
     engine, found = tried({})
     first = found
     if most is not None and found.error > most:
-        costs = sensitivity(floats, engine, samples[0])
+        taken_apart = engine if settings.device == "cpu" else make(replace(settings, tune=False, apart=True), recipe)
+        costs = sensitivity(floats, taken_apart, samples[0])
         order = sorted(costs, key=lambda name: -costs[name])
         what = "layers and attentions" if recipe.attention else "linear layers"
         reasons = {n: f"alone it moves the results by {costs[n]:.2g}; the budget is {most:g}" for n in order}
@@ -162,8 +191,9 @@ def _within(
                 enough = (count, *candidate)
             elif count == len(order):
                 raise AccuracyError(
-                    f"max_error {most:g} cannot hold: with all {count} {what} in {settings.floats} the error is "
-                    f"{candidate[1].error:.3g} (in int8 {first.error:.3g}); allow more, or build in fp32"
+                    f"max_error {most:g} cannot hold: with all {count} {what} in {settings.floats} the error "
+                    f"is {candidate[1].error:.3g} (in {settings.precision} {first.error:.3g}); allow more, or build in "
+                    "fp32"
                 )
             else:
                 too_few, count = count, count * 2

@@ -10,7 +10,7 @@ from ..builder.plan import Program, Step
 from ..graph.model import InputRule
 from ..runtime.executor import Observe
 
-LINEAR = ("Linear", "QuantLinear")
+LINEAR = ("Linear", "QuantLinear", "GroupLinear")
 ATTENTION = ("QKVToContext", "QuantQKVToContext")
 
 

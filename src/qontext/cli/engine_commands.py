@@ -32,6 +32,9 @@ def build_command(
     ] = None,
     smooth: Annotated[bool, typer.Option(help="int8: smooth outliers")] = True,
     max_error: Annotated[float | None, typer.Option(help="int8: largest error on the samples")] = None,
+    attention: Annotated[bool, typer.Option(help="int8: attention multiplies bytes too")] = False,
+    weight_bits: Annotated[int, typer.Option(help="with --activations none: 8, or 4 in groups")] = 8,
+    group: Annotated[int, typer.Option(help="values along K that share a scale, with --weight-bits 4")] = 128,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -55,7 +58,8 @@ def build_command(
 
         limits = {"max_tokens": max_tokens, "max_length": max_length}
         source = import_model(model)
-        options = QuantOptions(activations, smooth, max_error)
+        parts = ("linear", "attention") if attention else ("linear",)
+        options = QuantOptions(activations, smooth, max_error, quantise=parts, weight_bits=weight_bits, group=group)
         engine = build(
             source, precision, device, **limits, tune=tune, graphs=graphs, keep=keep or (), log=log,
             calibration=calibration if samples is None else list(read_samples(samples, source)),

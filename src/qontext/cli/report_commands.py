@@ -170,7 +170,7 @@ def _tokens(texts: list[str], engine: Any) -> dict[str, Any]:
     made = {
         "input_ids": [[*t.ids, *[tokenizer.pad_id] * (longest - len(t.ids))] for t in found],
         "attention_mask": [[1] * len(t.ids) + [0] * (longest - len(t.ids)) for t in found],
-        "token_type_ids": [[*t.type_ids, *[0] * (longest - len(t.ids))] for t in found],
+        "token_type_ids": [[*t.type_ids, *[0] * (longest - len(t.type_ids))] for t in found],
     }
     return {n: np.array(rows, dtype=np.int64) for n, rows in made.items() if n in engine.input_names}
 

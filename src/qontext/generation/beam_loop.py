@@ -97,8 +97,8 @@ def beam_search(
     """
     if contiguous and "beams" not in runner.programs:
         raise InputError(
-            "generate: this engine has no program for beams of contiguous caches (engines for a GPU, of models with a "
-            "sliding window and of older versions have none); use pages, tokens_per_page over 0"
+            "generate: this engine has no program for beams of contiguous caches (engines of models with a sliding "
+            "window and of older versions have none); use pages, tokens_per_page over 0"
         )
     kind = ContiguousGroup if contiguous else Group
     groups: list[Group] = []

@@ -63,7 +63,8 @@ class Caches:
     def updated(self, outputs: Mapping[str, torch.Tensor], states: Mapping[str, str]) -> None:
         """Asserts that a step wrote into these caches and into no copy of them."""
         for source, present in states.items():
-            if outputs[present].data_ptr() != self.tensors[source].data_ptr():
+            made, held = outputs[present], self.tensors[source]
+            if made is not held and made.data_ptr() != held.data_ptr():
                 raise InputError(f"the step gave {present!r} in other memory than {source!r} (a fault of qontext)")
 
     def _done(self, result: list[Copy] | Exhausted) -> Exhausted | None:

@@ -57,6 +57,14 @@ class Module:
         for name, tensor in held.items():
             tensor.copy_(weights[name])
 
+    def to(self, device: torch.device | str) -> "Module":
+        """Moves all weights to a device; the layer itself."""
+        for name, tensor in self._parameters.items():
+            self._parameters[name] = tensor.to(device)
+        for module in self._modules.values():
+            module.to(device)
+        return self
+
     def weight(self, name: str, like: Tensor) -> Tensor:
         """A weight as `like` needs it: the tensor, or a parameter of its network. None where the layer has none."""
         tensor = self._parameters.get(name)

@@ -6,6 +6,7 @@ from .embed_layer_norm.op import OP as EMBED_LAYER_NORM
 from .first_tokens.op import OP as FIRST_TOKENS
 from .gelu.op import OP as GELU
 from .gpt_attention.op import OP as GPT_ATTENTION
+from .group_linear.op import OP as GROUP_LINEAR
 from .group_norm.op import OP as GROUP_NORM
 from .layer_norm.op import OP as LAYER_NORM
 from .linear.op import OP as LINEAR
@@ -23,6 +24,7 @@ from .unpack_tokens.op import OP as UNPACK_TOKENS
 OPS: tuple[Op, ...] = (
     LINEAR,
     QUANT_LINEAR,
+    GROUP_LINEAR,
     LAYER_NORM,
     RMS_NORM,
     GROUP_NORM,

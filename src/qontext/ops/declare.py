@@ -90,7 +90,8 @@ class Op:
 
     reference: (*inputs, **attributes) -> output or tuple of ALL declared outputs (None for those it was not asked
                for, if they cost extra); short, no tricks, computing in the dtype of its inputs; it is given float32
-               or float64 floats only, but what is updated in its own dtype, and leaves all inputs as they are
+               or float64 floats only, but what is updated or in eight bits in its own dtype, and leaves all inputs as
+               they are
     infer:     output operands from input operands, where the axes alone do not say it
     cost:      least bytes and flops of a call whose shapes are all numbers
     body:      text of an ONNX function body (statements of the ONNX text format over the declared names) for this

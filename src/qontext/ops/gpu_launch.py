@@ -8,9 +8,10 @@ import functools
 import importlib.util
 from collections.abc import Sequence
 
-from .call import Call
+from .call import Call, Device
 from .kernel_checks import dtypes_are
 
+FP8_CAPABILITY = 89  # from which on a device multiplies 8-bit floats
 _FLOATS = ("float32", "float16", "bfloat16")
 
 
@@ -27,7 +28,12 @@ def takes_floats(call: Call, allowed: Sequence[str] = _FLOATS) -> str | None:
 
 def compute_capability(call: Call) -> int:
     """Of the call's device: 90 for Hopper; 0 where it is not a CUDA device."""
-    found = [int(word[3:]) for word in call.device.capability if word.startswith("sm_") and word[3:].isdigit()]
+    return capability_of(call.device)
+
+
+def capability_of(device: Device) -> int:
+    """90 for Hopper; 0 where it is not a CUDA device."""
+    found = [int(word[3:]) for word in device.capability if word.startswith("sm_") and word[3:].isdigit()]
     return max(found, default=0)
 
 

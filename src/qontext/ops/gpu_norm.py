@@ -3,6 +3,7 @@
 Limits: none on rows or width; rows wider than `WIDEST_TILE` are read twice.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -15,10 +16,15 @@ WIDEST_TILE = 16384
 _WIDE_STEP = 4096
 # Rows from which one program takes several: fewer leave multiprocessors idle.
 _MANY_ROWS = 2048
+# No result in eight bits: y8, row_scale, row_zero, y_factor, y_inverse and y_zero of the kernel.
+NOT_HELD = (None,) * 6
 
 
 class Norm(Protocol):
-    """Fills y, and total where it is given; x is `[..., width]`, or parts that are added up `[parts, rows, width]`."""
+    """Fills y, and total where it is given; x is `[..., width]`, or parts that are added up `[parts, rows, width]`.
+
+    eight: the kernel's operands of a result in eight bits, which rows wider than `WIDEST_TILE` have none of.
+    """
 
     def __call__(
         self,
@@ -30,6 +36,7 @@ class Norm(Protocol):
         y: torch.Tensor,
         total: torch.Tensor | None,
         parts: int = 1,
+        eight: Sequence[torch.Tensor | float | None] = NOT_HELD,
     ) -> None: ...
 
 
@@ -74,17 +81,20 @@ def bind_norm(call: Call, width: int, epsilon: float, centred: bool = True) -> N
         y: torch.Tensor,
         total: torch.Tensor | None,
         parts: int = 1,
+        eight: Sequence[torch.Tensor | float | None] = NOT_HELD,
     ) -> None:
         rows = y.numel() // width
         if rows == 0:
             return
-        operands = (x, skip, x_bias, weight, bias, y, total, rows, epsilon, width)
+        operands = (x, skip, x_bias, weight, bias, y, total)
         if columns > WIDEST_TILE:
-            norm_wide_rows[(rows,)](*operands, _WIDE_STEP, parts, centred, overlap, num_warps=8, launch_pdl=overlap)
+            norm_wide_rows[(rows,)](
+                *operands, rows, epsilon, width, _WIDE_STEP, parts, centred, overlap, num_warps=8, launch_pdl=overlap
+            )
             return
         each = rows_per_program(columns, rows)
         norm_rows[(blocks(rows, each),)](
-            *operands, columns, each, parts, centred, early, overlap,
+            *operands, *eight, rows, epsilon, width, columns, each, parts, centred, early, overlap,
             num_warps=warps_for(columns * each), launch_pdl=overlap,
         )  # fmt: skip
 

@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from .eight_bits_kernel import store_in_eight_bits
+
 
 @triton.jit
 def normalise(v, inside, weight, bias, column, epsilon, WIDTH: tl.constexpr, CENTRED: tl.constexpr):
@@ -52,12 +54,14 @@ def summed(x, skip, x_bias, at, column, inside, rows, WIDTH: tl.constexpr, PARTS
 
 @triton.jit
 def norm_rows(
-    x, skip, x_bias, weight, bias, y, total, rows, epsilon,
+    x, skip, x_bias, weight, bias, y, total, y8, row_scale, row_zero, y_factor, y_inverse, y_zero, rows, epsilon,
     WIDTH: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, CENTRED: tl.constexpr,
     EARLY: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program normalises ROWS rows that fit a tile of COLUMNS >= WIDTH.
 
+    y8: where y goes in eight bits too; with y_inverse, the inverse of its static scale, and y_zero, or with row_scale
+    and row_zero, where those of each row go.
     EARLY: weight, bias and x_bias are constants, so they are read before the kernel waits for its predecessor.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -88,6 +92,11 @@ def norm_rows(
     if bias is not None:
         z += shift[None, :]
     tl.store(y + at, z.to(y.dtype.element_ty), inside)
+    if y8 is not None:
+        z = tl.where(inside, z, 0.0)
+        store_in_eight_bits(
+            z, y8, row_scale, row_zero, y_factor, y_inverse, y_zero, at, row, column, rows, inside, WIDTH
+        )
 
 
 @triton.jit

@@ -71,10 +71,11 @@ def variants(kernel: Kernel, call: Call, inputs: Tensors) -> tuple[list[Call], s
 
 
 def expected(op: Op, call: Call, inputs: Tensors) -> tuple[torch.Tensor | None, ...]:
-    """All outputs of the reference in float64, computed on the CPU; what is updated keeps its dtype."""
+    """All outputs of the reference in float64, computed on the CPU; what is updated or in 8 bits keeps its dtype."""
     here = [None if t is None else t.cpu() for t in inputs]
     held = op.updated_inputs.values()
-    wide = [t.double() if t is not None and t.is_floating_point() and i not in held else t for i, t in enumerate(here)]
+    narrow = {i for i, t in enumerate(here) if t is None or not t.is_floating_point() or t.itemsize == 1}
+    wide = [t if t is None or i in narrow or i in held else t.double() for i, t in enumerate(here)]
     result = op.reference(*wide, **call.attributes)
     return result if isinstance(result, tuple) else (result,)
 

@@ -30,21 +30,25 @@ def quantise_attention(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
     """
     layers = []
     for node in attention_nodes(graph):
-        name, origin = str(node.name), origin_of(node)
+        name = str(node.name)
         if node.op_type == "QuantQKVToContext":
-            layers.append(QuantLayer(name, origin, "int8", "of the imported model", 0.0))
+            layers.append(_layer(node, "int8", "of the imported model"))
             continue
         reason = recipe.kept.get(name) or _unfit(node)
         if reason is not None:
-            layers.append(QuantLayer(name, origin, "float", "", 0.0, reason))
+            layers.append(_layer(node, "float", "", reason))
             continue
         found = recipe.magnitudes.get(name)
         _replace(graph, node, None if found is None else scales_of(found))
         source = (
             IN_BYTES if found is None else f"Q, K, V up to {', '.join(f'{m:.4g}' for m in found)} ({recipe.source})"
         )
-        layers.append(QuantLayer(name, origin, "int8", source, 0.0))
+        layers.append(_layer(node, "int8", source))
     return layers
+
+
+def _layer(node: ir.Node, held: str, scale: str, kept: str = "") -> QuantLayer:
+    return QuantLayer(str(node.name), origin_of(node), held, scale, 0.0, kept, what="attention")
 
 
 def scales_of(magnitudes: Sequence[float]) -> torch.Tensor:

@@ -7,8 +7,9 @@ from ..graph.attributes import attributes_of, values_of
 from ..graph.ledger import ids_of, origin_of, set_ids, set_origin
 from ..graph.tensors import constant_of, to_onnx
 from ..ops.declare import DOMAIN
-from .recipe import BY_ROW, IN_FLOATS, QuantLayer, Recipe, StaticScale
-from .weights import int8_rows
+from .grouped import Made, group_refusal, in_groups
+from .recipe import BY_ROW, IMPORTED, IN_FLOATS, QuantLayer, Recipe, StaticScale, in_words
+from .weights import FP8, fp8_rows, int8_rows
 
 
 def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
@@ -19,6 +20,7 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
     """
     layers = []
     made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]] = {}
+    grouped: Made = {}
     for node in list(graph):
         if node.op_type not in ("Linear", "QuantLinear") or node.domain != DOMAIN:
             continue
@@ -28,9 +30,12 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
         name, origin = str(node.name), origin_of(node)
         outliers = recipe.outliers.get(name, 0.0)
         if node.op_type == "QuantLinear":
-            layers.append(QuantLayer(name, origin, "int8", "of the imported model", operations))
+            imported = "int8" if weight is None or weight.dtype == torch.int8 else FP8
+            layers.append(QuantLayer(name, origin, imported, IMPORTED, operations))
             continue
         reason = recipe.kept.get(name) or _unfit(node, weight)
+        if reason is None and recipe.group and weight is not None:
+            reason = group_refusal(weight, recipe.group)
         if reason is not None:
             layers.append(QuantLayer(name, origin, "float", "", operations, reason, None, False, outliers))
             continue
@@ -38,14 +43,28 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
         static = recipe.scales.get(name)
         factors = recipe.smoothing.get(name)
         if recipe.weights_only:
+            if recipe.group:
+                in_groups(graph, node, weight, recipe.group, grouped)
+                layers.append(
+                    QuantLayer(name, origin, "int4", in_words(recipe.group), operations, "", None, False, outliers)
+                )
+                continue
             _weights_only(graph, node, weight, made)
             layers.append(QuantLayer(name, origin, "int8", IN_FLOATS, operations, "", None, False, outliers))
             continue
-        _replace(graph, node, weight, static, factors, made)
-        source = BY_ROW if static is None else f"{static.scale:.4g}, zero {static.zero} ({static.source})"
-        smoothed = factors is not None
-        layers.append(QuantLayer(name, origin, "int8", source, operations, "", None, smoothed, outliers))
+        _replace(graph, node, weight, static, factors, made, recipe)
+        layers.append(
+            QuantLayer(name, origin, recipe.kind, _source(static), operations, "", None, factors is not None, outliers)
+        )
     return layers
+
+
+def _source(static: StaticScale | None) -> str:
+    """Where the scale of what a layer reads comes from, in words."""
+    if static is None:
+        return BY_ROW
+    zero = "" if static.zero is None else f", zero {static.zero}"
+    return f"{static.scale:.4g}{zero} ({static.source})"
 
 
 def _unfit(node: ir.Node, weight: torch.Tensor | None) -> str | None:
@@ -68,14 +87,19 @@ def _replace(
     static: StaticScale | None,
     smoothing: torch.Tensor | None,
     made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]],
+    recipe: Recipe,
 ) -> None:
     source = node.inputs[1]
     assert source is not None
     key = (source, "" if smoothing is None else str(node.name))
     if key not in made:
         stem = str(source.name) if smoothing is None else f"{source.name}/{node.name}"
-        values, scale = int8_rows(weight if smoothing is None else weight * smoothing, str(source.name))
-        made[key] = (_weight(graph, f"{stem}/int8", values), _weight(graph, f"{stem}/scale", scale))
+        kind, scaled = recipe.kind, weight if smoothing is None else weight * smoothing
+        if kind == "int8":
+            values, scale = int8_rows(scaled, str(source.name))
+        else:
+            values, scale = fp8_rows(scaled, str(source.name), recipe.energies.get(str(node.name)), recipe.place)
+        made[key] = (add_weight(graph, f"{stem}/{kind}", values), add_weight(graph, f"{stem}/scale", scale))
     inputs: list[ir.Value | None] = [
         node.inputs[0],
         *made[key],
@@ -84,10 +108,11 @@ def _replace(
     if static is not None or smoothing is not None:
         inputs += [None, None]
     if static is not None:
-        inputs[5] = _weight(graph, f"{node.name}/x_scale", torch.tensor(static.scale))
-        inputs[6] = _weight(graph, f"{node.name}/x_zero", torch.tensor(static.zero, dtype=torch.uint8))
+        inputs[5] = add_weight(graph, f"{node.name}/x_scale", torch.tensor(static.scale))
+        if static.zero is not None:
+            inputs[6] = add_weight(graph, f"{node.name}/x_zero", torch.tensor(static.zero, dtype=torch.uint8))
     if smoothing is not None:
-        inputs.append(_weight(graph, f"{node.name}/x_factor", 1.0 / smoothing))
+        inputs.append(add_weight(graph, f"{node.name}/x_factor", 1.0 / smoothing))
     attributes = attributes_of(values_of(node))
     quantised = ir.Node(DOMAIN, "QuantLinear", inputs, attributes, num_outputs=1, name=node.name)
     set_origin(quantised, origin_of(node))
@@ -111,8 +136,8 @@ def _weights_only(
     if (source, "") not in made:
         values, scale = int8_rows(weight, str(source.name))
         made[source, ""] = (
-            _weight(graph, f"{source.name}/int8", values),
-            _weight(graph, f"{source.name}/scale", scale),
+            add_weight(graph, f"{source.name}/int8", values),
+            add_weight(graph, f"{source.name}/scale", scale),
         )
     levels, scales = made[source, ""]
     node.resize_inputs(6)
@@ -122,7 +147,8 @@ def _weights_only(
         del graph.initializers[str(source.name)]
 
 
-def _weight(graph: ir.Graph, name: str, tensor: torch.Tensor) -> ir.Value:
+def add_weight(graph: ir.Graph, name: str, tensor: torch.Tensor) -> ir.Value:
+    """A new constant of the graph."""
     held = to_onnx(tensor, name)
     value = ir.Value(name=name, const_value=held, type=ir.TensorType(held.dtype), shape=ir.Shape(tensor.shape))
     graph.register_initializer(value)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from ..dtypes import relative_rms
-from ..ops.quant_linear.reference import bytes_of
+from ..ops.eight_bits import bytes_of
 from .weights import int8_rows
 
 ALPHAS = (0.0, 0.25, 0.5, 0.65, 0.8)  # 0 stands for no smoothing at all
@@ -27,15 +27,22 @@ def factors(largest_x: torch.Tensor, weight: torch.Tensor, alpha: float) -> torc
 
 
 def layer_error(
-    x: torch.Tensor, weight: torch.Tensor, smoothing: torch.Tensor | None = None, by_row: bool = True
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    smoothing: torch.Tensor | None = None,
+    by_row: bool = True,
+    want: torch.Tensor | None = None,
 ) -> float:
-    """Relative RMS error of x W^T in bytes: x [R, K], weight [M, K]; scales by row of x, or one for all rows."""
+    """Relative RMS error of x W^T in bytes: x [R, K], weight [M, K]; scales by row of x, or one for all rows.
+
+    `want` is x W^T in floats, for who has it already.
+    """
     scaled, w = (x, weight) if smoothing is None else (x / smoothing, weight * smoothing)
     values, scale = int8_rows(w)
     shown = scaled if by_row else scaled.reshape(1, -1)
     held, step, zero = bytes_of(shown)
     back = ((held - zero) * step).reshape(scaled.shape)
-    return relative_rms(back @ (values.float() * scale[:, None]).T, x @ weight.float().T)
+    return relative_rms(back @ values.float().T * scale, x @ weight.float().T if want is None else want)
 
 
 def search(
@@ -53,12 +60,13 @@ def search(
         weight: [M, K].
         by_row: x will get a scale for every row, not one for all.
     """
-    best, least = None, layer_error(x, weight, None, by_row)
+    want = x @ weight.float().T
+    best, least = None, layer_error(x, weight, None, by_row, want)
     for alpha in alphas:
         if alpha == 0.0:
             continue
         tried = factors(largest_x, weight, alpha)
-        error = layer_error(x, weight, tried, by_row)
+        error = layer_error(x, weight, tried, by_row, want)
         if error < least * 0.98:  # what is no clear gain is not worth a pass over x
             best, least = tried, error
     return best

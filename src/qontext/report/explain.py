@@ -114,6 +114,7 @@ def explain(
             ],
         },
         "quantised": {
+            "precision": engine.precision,
             "rest": compiled.settings.floats,
             "share_of_operations": int8_share(compiled.quantised),
             "errors": compiled.errors,

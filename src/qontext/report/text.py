@@ -77,20 +77,24 @@ def _kept(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def quantised_text(found: Mapping[str, Any]) -> str:
-    """The linear layers of an int8 engine, one line each; empty for other engines."""
+    """The linear layers of an engine of eight bits, one line each; empty for other engines."""
     layers = found["layers"]
     if not layers:
         return ""
-    share = f"int8: {found['share_of_operations']:.1%} of the operations of linear layers, the rest in {found['rest']}"
+    share = (
+        f"{found['precision']}: {found['share_of_operations']:.1%} of the operations of linear layers, "
+        f"the rest in {found['rest']}"
+    )
     errors = ", ".join(f"{name} {error:.3g}" for name, error in found["errors"].items())
     lines = [share + (f"; relative error of the results on the samples: {errors}" if errors else "")]
-    width = max(len(layer["origin"] or layer["name"]) for layer in layers)
-    for layer in layers:
+    names = [(n["origin"] or n["name"]) + (" attention" if n["what"] == "attention" else "") for n in layers]
+    width = max(len(name) for name in names)
+    for name, layer in zip(names, layers, strict=True):
         error = "" if layer["error"] is None else f"  error {layer['error']:.2e}"
         columns = f"  largest column {layer['outliers']:.1f} x the median" if layer["outliers"] else ""
         smooth = ", smoothed" if layer["smoothed"] else ""
         how = f"kept: {layer['kept']}" if layer["kept"] else f"scale {layer['scale']}{smooth}"
-        lines.append(f"  {layer['origin'] or layer['name']:{width}}  {layer['weights']:5}  {how}{error}{columns}")
+        lines.append(f"  {name:{width}}  {layer['weights']:5}  {how}{error}{columns}")
     return "\n".join(lines)
 
 

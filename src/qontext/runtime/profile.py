@@ -70,7 +70,7 @@ def sample_run_inputs(
 def _sample_step_inputs(
     program: Program, rules: Mapping[str, InputRule], batch: int, length: int
 ) -> dict[str, torch.Tensor]:
-    """Inputs of the programs over caches; a page of the caches holds a sequence, and all are beams of one prompt."""
+    """Inputs of the programs over caches, which lie on the device, a page a sequence; all are beams of one prompt."""
     generator = torch.Generator().manual_seed(0)
     one_each = program.input_shapes["input_ids"] == program.input_shapes["query_lengths"]
     new = 1 if one_each else length
@@ -93,7 +93,7 @@ def _sample_step_inputs(
         else:
             _, two, heads, _, size = program.input_shapes[name]
             shape = [d for d in (batch, two, heads, length, size) if isinstance(d, int)]
-            made[name] = torch.randn(shape, generator=generator).to(kind)
+            made[name] = torch.randn(shape, generator=generator).to(kind).to(program.device.torch)
     return made
 
 

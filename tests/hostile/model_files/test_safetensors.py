@@ -48,10 +48,10 @@ def test_every_cut_is_refused_quickly_and_names_the_file(tmp_path):
     cut = tmp_path / "cut.safetensors"
     for size in [0, 3, 8, 50, 200, *range(1024, len(data), 1024)]:
         cut.write_bytes(data[:size])
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(ModelFormatError, match=r"cut\.safetensors"):
             read_safetensors(cut)
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

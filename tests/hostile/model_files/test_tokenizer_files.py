@@ -68,10 +68,10 @@ TEMPLATE = {"Sequence": {"id": "A", "type_id": 0}}
     ],
 )
 def test_what_breaks_a_bound_is_refused_at_once(parts, words):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(TokenizerError, match=words):
         Tokenizer(text_of(**parts))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_all_broken_bounds_come_at_once():
@@ -112,9 +112,9 @@ def test_patterns_that_may_backtrack_are_refused(pattern):
 
 
 def seconds(tokenizer, text):
-    start = time.perf_counter()
+    start = time.process_time()
     tokenizer.encode([text])
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize("text", ["a", "ab", "\u6771", "x"])

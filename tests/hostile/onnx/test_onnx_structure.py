@@ -26,10 +26,10 @@ node = helper.make_node
 
 def refused(kind: type[QontextError], *sentences: str, model: onnx.ModelProto | bytes) -> None:
     """The model is refused with that type, quickly, and the message holds all sentences."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(QontextError) as error:
         import_onnx(model)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert type(error.value) is kind
     for sentence in sentences:
         assert sentence in str(error.value)
@@ -184,10 +184,10 @@ def chain(count: int) -> onnx.ModelProto:
 
 
 def seconds_to_import(model: onnx.ModelProto) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     imported = import_onnx(model)
     assert imported.graph.num_nodes() == len(model.graph.node)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_time_grows_with_the_number_of_nodes() -> None:

@@ -98,8 +98,6 @@ def test_every_kernel_agrees_with_one_query_at_a_time(problem):
         cu_seqlens(lengths) if packed else None,
         torch.tensor(max(lengths), dtype=torch.int32) if packed else None,
         prefix,
-        None,
-        None,
     ]
     names = ("layout", "kind", "window_left", "empty_row")
     attributes = {"num_heads": heads, **{name: problem[name] for name in names}}

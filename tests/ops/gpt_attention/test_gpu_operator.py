@@ -9,9 +9,12 @@ from qontext.dtypes import from_torch, relative_rms
 
 pytest.importorskip("triton")
 
+from torch.nn.attention import SDPBackend
+
+from qontext.ops.attention_common.problem import Rule
 from qontext.ops.call import Device
 from qontext.ops.device import device_of
-from qontext.ops.gpt_attention import gpu, step
+from qontext.ops.gpt_attention import gpu, gpu_context, step
 from qontext.ops.gpt_attention.op import OP
 from qontext.ops.gpt_attention.rows import INPUTS
 from qontext.plugins.conformance import call_for
@@ -34,22 +37,20 @@ def prepared(case, dtype):
     return inputs, call_for(OP, case, inputs, DEVICE)
 
 
-def run(case, dtype, bound=None):
+def run(case, dtype):
     inputs, call = prepared(case, dtype)
     assert KERNEL.supports(call) is None
     want = OP.reference(*(None if t is None else t.cpu() for t in inputs), **call.attributes)
-    context = torch.full_like(want[0], float("nan"), device=DEVICE.torch)
-    got = (bound or KERNEL.bind(call))(inputs, [context, inputs[1]])
+    got = KERNEL.bind(call)(inputs)
     for name, x, y in zip(("context", "cache"), got, want, strict=True):
         if x is not None:
             held = torch.float16 if x.element_size() == 1 else x.dtype
             assert relative_rms(x.cpu().float(), y.float()) < from_torch(held).tolerance, name
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("name", CHOSEN)
-def test_equals_the_reference(name, dtype):
-    run(CASES[name], dtype)
+def test_equals_the_reference(name):
+    run(CASES[name], [torch.float32, torch.float16][CHOSEN.index(name) % 2])
 
 
 @pytest.mark.parametrize("name", ["rows_each", "rows_each_paged", "rows_each_cyclic"])
@@ -98,15 +99,14 @@ def test_captured_steps_follow_their_counts(name):
     for i in counts:
         inputs[i].fill_(1)
     bound = KERNEL.bind(call)
-    context = torch.full((len(inputs[0]), call.outputs[0].shape[-1]), float("nan"), dtype=torch.float16, device="cuda")
     held = inputs[1].clone()
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        bound(inputs, [context, inputs[1]])
+        bound(inputs)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        bound(inputs, [context, inputs[1]])
+        context, _ = bound(inputs)
     inputs[1].copy_(held)
     for i, numbers in zip(counts, wanted, strict=True):
         inputs[i].copy_(numbers)
@@ -115,3 +115,21 @@ def test_captured_steps_follow_their_counts(name):
     graph.replay()
     assert relative_rms(context.cpu(), want[0]) < from_torch(torch.float16).tolerance
     assert relative_rms(inputs[1].cpu(), want[1]) < from_torch(torch.float16).tolerance
+
+
+@pytest.mark.parametrize("lengths", [(40, 40), (33, 40)])
+def test_prompts_of_one_length_and_of_many_agree(lengths, monkeypatch):
+    """The vendor's attention, all at once and one after the other, and ours give the same."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(sum(lengths), heads, 32, generator=generator).to(DEVICE.torch) for heads in (4, 2, 2)
+    )
+    bounds = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=DEVICE.torch)
+    prompts = gpu_context.Prompts(query, key, value, lengths, lengths, (bounds, bounds))
+    rule, ours = Rule(0.2, "causal"), gpu.GpuStep(prepared(CASES["prompts"], torch.float32)[1])._attend
+    want = gpu_context.attend(prompts, rule, ours)
+    monkeypatch.setattr(gpu_context, "_suits_vendors", lambda prompts, rule: True)
+    monkeypatch.setattr(gpu_context, "_LONG", 32)
+    monkeypatch.setattr(gpu_context, "_VENDORS", [SDPBackend.MATH])  # that of float32
+    got = gpu_context.attend(prompts, rule, lambda *given: pytest.fail("not the vendor's"))
+    assert relative_rms(got, want) < from_torch(torch.float32).tolerance

@@ -77,6 +77,10 @@ struct QxLinear {
     int64_t rows, n, k;
     int64_t x_stride, residual_stride, out_stride;
     int64_t dtype, activation, isa;  // activation: QxActivation, or -1 for none
+    // Weights of four bits in groups of `group` values along K, 0 for weights of x's dtype. For packing, `weight` holds two
+    // values a byte [n, k / 2], the first in the low half, and value = (bits - zero) * scale with these [n, k / group].
+    const void *group_scale, *group_zero;
+    int64_t group;
 };
 
 // As QxLinear, with x turned into bytes: each row by a scale and zero of its own, or (x_zero >= 0) all by x_scale and x_zero.

@@ -14,8 +14,8 @@ struct FloatStep {
 };
 
 // c [M, N * width] (+)= A * b, with b [steps][N * width]: word(m, k) is a word of A, and each(k) runs once a step.
-template <class Step, int M, int N, class WordAt, class Each>
-static inline __attribute__((always_inline)) void product(const WordAt word, const typename Step::Word* b, int64_t steps, float* c, int64_t ldc, bool add, const Each each) {
+template <class Step, int M, int N, class WordAt, class Packed, class Each>
+static inline __attribute__((always_inline)) void product(const WordAt word, const Packed* b, int64_t steps, float* c, int64_t ldc, bool add, const Each each) {
     V sums[M][N];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)

@@ -4,24 +4,12 @@
 // each in chunks along K whose sums wait in a small scratch. Every weight is read once for each block of rows, and the
 // chunk that comes next is fetched while this one is used: with few tokens, reading the weights is half of the time.
 #pragma once
-#include "linear_finish.h"
-#include "linear_tile.h"
-#include "scratch.h"
+#include "group_linear.h"
 
 namespace qx {
 namespace QX_NS {
 
-constexpr int64_t chunk_words = 512;           // along K: a chunk of weights and a tile of x fit beside each other
-// Of a block of packed rows of x: most of the second-level cache, which machines with AVX-512 have 1 MiB of or more.
-#if defined(QX_USE_AVX512)
-constexpr int64_t near_x_bytes = 768 * 1024;
-#else
-constexpr int64_t near_x_bytes = 192 * 1024;
-#endif
-constexpr int64_t most_block_rows = 10 * tile_rows;
-
-// Rows [begin, end) in `parts` nearly equal parts: the beginning of part i.
-static inline int64_t part_of(int64_t begin, int64_t end, int64_t i, int64_t parts) { return begin + (end - begin) * i / parts; }
+constexpr int64_t chunk_words = 512;  // along K: a chunk of weights and a tile of x fit beside each other
 
 template <class Words>
 static void pack_weight(const QxLinear& a, void* packed, int64_t first, int64_t last) {
@@ -108,17 +96,23 @@ static int64_t linear_words(int64_t dtype, int64_t k) {
 }
 
 static void linear_pack(const QxLinear& a, void* packed, int64_t first, int64_t last) {
+    if (a.group) return pack_groups(a, packed, Panels(a.n, tile_vectors), first, last);
 #if defined(__AVX512BF16__)
     if (a.dtype == QX_BF16) return pack_weight<PairWords>(a, packed, first, last);
 #endif
     pack_weight<FloatWords>(a, packed, first, last);
 }
 
+template <class Words>
+static bool multiply_any(const QxLinear& a, int64_t begin, int64_t end, int64_t first, int64_t last) {
+    return a.group ? multiply_groups<Words>(a, begin, end, first, last) : multiply<Words>(a, begin, end, first, last);
+}
+
 static bool linear_part(const QxLinear& a, int64_t begin, int64_t end, int64_t first, int64_t last) {
 #if defined(__AVX512BF16__)
-    if (a.dtype == QX_BF16) return multiply<PairWords>(a, begin, end, first, last);
+    if (a.dtype == QX_BF16) return multiply_any<PairWords>(a, begin, end, first, last);
 #endif
-    return multiply<FloatWords>(a, begin, end, first, last);
+    return multiply_any<FloatWords>(a, begin, end, first, last);
 }
 
 static constexpr LinearKernels linear_kernels = {width, tile_vectors, linear_words, linear_pack, linear_part};

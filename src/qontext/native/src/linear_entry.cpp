@@ -12,7 +12,9 @@ constexpr double grain_flops = 1e6;
 
 int64_t qx_linear_bytes(const QxLinear* a) {
     const LinearKernels& k = *kernels_of(a->isa).linear;
-    return parts(a->n, k.width) * k.width * k.words(a->dtype, a->k) * 4;
+    const int64_t columns = parts(a->n, k.width) * k.width, words = k.words(a->dtype, a->k);
+    if (a->group && words) return columns * (a->k / 2 + a->k / a->group * 5);
+    return columns * words * 4;
 }
 
 int64_t qx_linear_pack(const QxLinear* a, int64_t threads) {

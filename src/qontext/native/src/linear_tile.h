@@ -14,10 +14,21 @@ constexpr int tile_rows = 4, tile_vectors = 3;
 constexpr int tile_rows = 4, tile_vectors = 2;
 #endif
 
+// Of a block of packed rows of x: most of the second-level cache, which machines with AVX-512 have 1 MiB of or more.
+#if defined(QX_USE_AVX512)
+constexpr int64_t near_x_bytes = 768 * 1024;
+#else
+constexpr int64_t near_x_bytes = 192 * 1024;
+#endif
+constexpr int64_t most_block_rows = 10 * tile_rows;
+
+// Rows [begin, end) in `parts` nearly equal parts: the beginning of part i.
+static inline int64_t part_of(int64_t begin, int64_t end, int64_t i, int64_t parts) { return begin + (end - begin) * i / parts; }
+
 // c [M, N * width] (+)= a * b: a is [steps][M] words, b is [steps][N * width]. One line of what is needed next is brought
 // into the second-level cache in each of the first `lines` steps: arithmetic takes long enough to hide it.
 template <class Words, int M, int N>
-static void tile_product(const typename Words::Word* a, const typename Words::Word* b, int64_t steps, float* c, int64_t ldc, bool add, const char* next, int64_t lines) {
+static void tile_product(const typename Words::Word* a, const typename Words::Packed* b, int64_t steps, float* c, int64_t ldc, bool add, const char* next, int64_t lines) {
     const auto fetch = [=](int64_t k) {
         if (k < lines) __builtin_prefetch(next + k * 64, 0, 2);
     };
@@ -25,7 +36,7 @@ static void tile_product(const typename Words::Word* a, const typename Words::Wo
 }
 
 template <class Words>
-using TileProduct = void (*)(const typename Words::Word*, const typename Words::Word*, int64_t, float*, int64_t, bool, const char*, int64_t);
+using TileProduct = void (*)(const typename Words::Word*, const typename Words::Packed*, int64_t, float*, int64_t, bool, const char*, int64_t);
 
 template <class Words, int N>
 static TileProduct<Words> product_of_rows(int rows) {

@@ -11,7 +11,8 @@ namespace QX_NS {
 
 struct FloatWords : FloatStep {
     using Memory = F32;
-    static int64_t words(int64_t values) { return values; }
+    using Packed = Word;  // what weights are read as
+    static constexpr int64_t words(int64_t values) { return values; }
     // The words of values [at, at + width) of a row of `size`; those past its end are zero.
     static V read(const float* row, int64_t at, int64_t size) {
         const int64_t left = size - at;
@@ -22,7 +23,8 @@ struct FloatWords : FloatStep {
 #if defined(__AVX512BF16__)
 struct PairWords : PairStep {
     using Memory = BF16;
-    static int64_t words(int64_t values) { return (values + 1) / 2; }
+    using Packed = Word;
+    static constexpr int64_t words(int64_t values) { return (values + 1) / 2; }
     static V read(const uint16_t* row, int64_t at, int64_t size) { return load_words(row + 2 * at, size - 2 * at); }
 };
 #endif

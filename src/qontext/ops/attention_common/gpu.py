@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..call import Call
+from ..eight_bits import NONE
 from ..gpu_launch import blocks, may_overlap
 from .gpu_choice import block_of, masked_tile, plain_tile
 from .native_kernel import four_axes
@@ -38,20 +39,20 @@ def bind_plain(call: Call) -> Attend:
     """The kernel without mask tensors, for calls of which `has_masks` says nothing."""
     from .gpu_kernel import attention_tiles
 
-    overlap = may_overlap(call)
+    overlap, held = may_overlap(call), held_of(call)
 
     def run(problem: Problem, out: Tensor, longest: Longest) -> None:
         if out.numel() == 0:
             return
         sizes = Sizes.of(problem)
         mean = longest.queries if problem.cu_q is None else out.shape[0] // sizes.batch
-        tile = plain_tile(sizes.block, out.element_size(), longest.queries, mean)
+        tile = plain_tile(sizes.block, problem.query.element_size(), longest.queries, mean)
         tiles = blocks(longest.queries, tile.queries)
         operands, strides = operands_of(problem, out)
         attention_tiles[(tiles * sizes.heads * sizes.batch,)](
-            *operands, *bounds_of(problem), tiles, longest.queries, longest.keys, *positions_of(problem),
+            *operands, *held, *bounds_of(problem), tiles, longest.queries, longest.keys, *positions_of(problem),
             problem.rule.scale * LOG2E, *strides, *sizes.constants, tile.queries, tile.keys,
-            positional(problem), last_to_last(problem), tile.peel, _precision(out), overlap,
+            positional(problem), last_to_last(problem), tile.peel, _precision(problem), overlap,
             num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,
         )  # fmt: skip
 
@@ -62,22 +63,23 @@ def bind_masked(call: Call) -> Attend:
     """The kernel with mask and bias tensors, soft cap and every meaning of empty rows."""
     from .gpu_masked_kernel import masked_attention_tiles
 
-    overlap = may_overlap(call)
+    overlap, held = may_overlap(call), held_of(call)
 
     def run(problem: Problem, out: Tensor, longest: Longest) -> None:
         if out.numel() == 0:
             return
         sizes = Sizes.of(problem)
-        tile = masked_tile(sizes.block, out.element_size(), longest.queries)
+        tile = masked_tile(sizes.block, problem.query.element_size(), longest.queries)
         tiles = blocks(longest.queries, tile.queries)
         operands, strides = operands_of(problem, out)
         mask, mask_strides = _spread(problem.mask)
         bias, bias_strides = _spread(problem.bias)
         masked_attention_tiles[(tiles * sizes.heads * sizes.batch,)](
-            *operands, mask, bias, *bounds_of(problem), tiles, longest.queries, longest.keys, *positions_of(problem),
+            *operands, *held, mask, bias, *bounds_of(problem), tiles, longest.queries, longest.keys,
+            *positions_of(problem),
             problem.rule.scale, problem.rule.softcap, *strides, *mask_strides, *bias_strides, *sizes.constants,
             tile.queries, tile.keys, problem.rule.softcap > 0, positional(problem), last_to_last(problem),
-            _EMPTY[problem.rule.empty_row], _precision(out), overlap,
+            _EMPTY[problem.rule.empty_row], _precision(problem), overlap,
             num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,
         )  # fmt: skip
 
@@ -164,6 +166,17 @@ def _spread(x: Tensor | None) -> tuple[Tensor | None, tuple[int, int, int]]:
     return x, (batch, head, row)
 
 
-def _precision(out: Tensor) -> Any:
+def _precision(problem: Problem) -> Any:
     """How the matrix units take float32: as three products of their short form, which keeps 21 bits."""
-    return "tf32x3" if out.dtype == torch.float32 else None
+    return "tf32x3" if problem.query.dtype == torch.float32 else None
+
+
+def held_of(call: Call) -> tuple[Tensor | None, float | None, float | None]:
+    """What turns a context into eight bits: factors of its columns, the inverse of its scale, and its zero; all None
+    for a context in floats."""
+    if call.attributes.get("eight_bits", NONE) == NONE:
+        return None, None, None
+    scale, zero, factor = (None if o is None else o.constant for o in (call.input(7), call.input(8), call.input(9)))
+    assert scale is not None
+    columns = None if factor is None else factor.detach().contiguous()
+    return columns, float(1 / scale.float()), 0.0 if zero is None else float(zero)

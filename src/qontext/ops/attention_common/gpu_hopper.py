@@ -13,7 +13,7 @@ import torch
 from ...graph.dims import AnyDim
 from ..call import Call
 from ..gpu_launch import blocks, compute_capability, may_overlap
-from .gpu import LOG2E, Attend, Longest, Sizes, bind_plain, bounds_of, operands_of, strided
+from .gpu import LOG2E, Attend, Longest, Sizes, bind_plain, bounds_of, held_of, operands_of, strided
 from .gpu_teams import HEAD_SIZES as TEAM_SIZES
 from .gpu_teams import bind_teams, multiprocessors, rows_of
 from .problem import Problem
@@ -66,7 +66,7 @@ def bind_hopper(call: Call) -> Attend:
     """One of the three kernels, by the sizes of the batch."""
     from .gpu_hopper_kernel import resident_attention
 
-    overlap = may_overlap(call)
+    overlap, held = may_overlap(call), held_of(call)
     streaming, teams = bind_plain(call), bind_teams(call)
 
     def run(problem: Problem, out: torch.Tensor, longest: Longest) -> None:
@@ -86,7 +86,7 @@ def bind_hopper(call: Call) -> Attend:
         operands, strides = _evenly(*operands_of(problem, out))
         bounds_q, bounds_k, counts, _ = bounds_of(problem)
         resident_attention[(plan.share * sizes.batch * sizes.heads,)](
-            *operands, bounds_q, bounds_k, counts, longest.queries, longest.keys, problem.rule.scale * LOG2E,
+            *operands, *held, bounds_q, bounds_k, counts, longest.queries, longest.keys, problem.rule.scale * LOG2E,
             *strides, sizes.heads, sizes.groups, sizes.size, plan.tiles, plan.share, overlap,
             num_warps=4, launch_pdl=overlap, maxnreg=_REGISTERS[sizes.size],
         )  # fmt: skip

@@ -23,9 +23,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-# The names of Triton 3.6, and those of later ones.
-thread_barrier = gl.thread_barrier if hasattr(gl, "thread_barrier") else gl.barrier
-copy_in = async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
+from ..eight_bits_kernel import in_eight_bits
+from ..gluon_names import copy_in, thread_barrier
 
 TILE = gl.constexpr(64)
 THREADS = gl.constexpr(128)
@@ -57,7 +56,7 @@ def fetch(place, at, row_stride, count, D: gl.constexpr):
 
 @gluon.jit
 def resident_attention(
-    q, k, v, out, bounds_q, bounds_k, counts, rows, keys_each, scale,
+    q, k, v, out, held_factor, held_inverse, held_zero, bounds_q, bounds_k, counts, rows, keys_each, scale,
     q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head,
     HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, TILES: gl.constexpr, SHARE: gl.constexpr,
     OVERLAP: gl.constexpr,
@@ -154,5 +153,11 @@ def resident_attention(
         share = 1.0 / gl.where(total == 0.0, 1.0, total)
         acc = acc * gl.convert_layout(share, gl.SliceLayout(1, acc_layout))[:, None]
         places = to + (first + start).to(gl.int64) * out_row + to_row[:, None] * out_row + to_d[None, :]
-        gl.store(places, acc.to(dtype), mask=(start + to_row < count)[:, None])
+        if held_factor is not None:
+            acc *= gl.load(held_factor + head * D + to_d)[None, :]
+        if held_inverse is not None:
+            context = in_eight_bits(acc, held_inverse, held_zero, out.dtype.element_ty)
+        else:
+            context = acc.to(out.dtype.element_ty)
+        gl.store(places, context, mask=(start + to_row < count)[:, None])
         start += SHARE * TILE

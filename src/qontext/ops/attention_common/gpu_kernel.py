@@ -23,6 +23,7 @@ from .gpu_tiles import (
     past_last_key,
     seen,
     store_rows,
+    stored_as,
     tile_of,
 )
 
@@ -56,7 +57,8 @@ def attend(
 
 @triton.jit
 def attention_tiles(
-    q, k, v, out, bounds_q, bounds_k, counts, prefixes, tiles, rows, keys, offset, reach, left, right, scale,
+    q, k, v, out, held_factor, held_inverse, held_zero, bounds_q, bounds_k, counts, prefixes, tiles, rows, keys,
+    offset, reach, left, right, scale,
     q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, POSITIONAL: tl.constexpr, LAST_TO_LAST: tl.constexpr, PEEL: tl.constexpr,
@@ -109,4 +111,7 @@ def attention_tiles(
         valid, prefix, reach, left, right, scale, D, DV, BD, BN, True, POSITIONAL, PRECISION,
     )  # fmt: skip
     to = out + b * out_batch + (q_first + start).to(tl.int64) * out_row + head * out_head
-    store_rows(to, out_row, q_count - start, row, tl.arange(0, BD), averaged(acc, total), DV)
+    context = stored_as(
+        averaged(acc, total), held_factor, held_inverse, held_zero, head, tl.arange(0, BD), DV, out.dtype.element_ty
+    )
+    store_rows(to, out_row, q_count - start, row, tl.arange(0, BD), context, DV)

@@ -23,6 +23,7 @@ from .gpu_tiles import (
     past_last_key,
     seen,
     store_rows,
+    stored_as,
     tile_of,
 )
 
@@ -89,8 +90,9 @@ def attend_masked(
 
 @triton.jit
 def masked_attention_tiles(
-    q, k, v, out, mask, bias, bounds_q, bounds_k, counts, prefixes, tiles, rows, keys, offset, reach, left, right,
-    scale, softcap, q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head,
+    q, k, v, out, held_factor, held_inverse, held_zero, mask, bias, bounds_q, bounds_k, counts, prefixes, tiles,
+    rows, keys, offset, reach, left, right, scale, softcap,
+    q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head,
     out_batch, out_row, out_head, mask_batch, mask_head, mask_row, bias_batch, bias_head, bias_row,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, POSITIONAL: tl.constexpr, LAST_TO_LAST: tl.constexpr,
@@ -132,4 +134,7 @@ def masked_attention_tiles(
             total = tl.where(empty, open_total, total)
             acc = tl.where(empty[:, None], open_acc, acc)
     to = out + b * out_batch + (q_first + start).to(tl.int64) * out_row + head * out_head
-    store_rows(to, out_row, q_count - start, tl.arange(0, BM), tl.arange(0, BD), averaged(acc, total), DV)
+    context = stored_as(
+        averaged(acc, total), held_factor, held_inverse, held_zero, head, tl.arange(0, BD), DV, out.dtype.element_ty
+    )
+    store_rows(to, out_row, q_count - start, tl.arange(0, BM), tl.arange(0, BD), context, DV)

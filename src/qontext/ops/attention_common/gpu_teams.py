@@ -8,7 +8,7 @@ import torch
 
 from ..call import Call
 from ..gpu_launch import blocks, may_overlap
-from .gpu import LOG2E, Longest, Sizes, bounds_of
+from .gpu import LOG2E, Longest, Sizes, bounds_of, held_of
 from .problem import Problem
 
 HEAD_SIZES = (32, 64)  # larger ones would leave too few registers for four teams, and too few tiles in the ring
@@ -54,7 +54,13 @@ def map_of(x: torch.Tensor) -> Any:
     row, head, _ = x.stride()
     _, heads, size = x.shape
     block = [1, 1, _TILE, size]
-    layout = gl.NVMMASharedLayout.get_default_for(block, gl.float16 if x.dtype == torch.float16 else gl.bfloat16)
+    names = {
+        torch.float16: gl.float16,
+        torch.bfloat16: gl.bfloat16,
+        torch.float8_e4m3fn: gl.float8e4nv,
+        torch.int8: gl.int8,
+    }
+    layout = gl.NVMMASharedLayout.get_default_for(block, names[x.dtype])
     shape = [_ENDLESS, _ENDLESS, _LAST_ROW, (heads - 1) * head + size]
     return TensorDescriptor(x, shape, [2**34 - row, row, row, 1], block, layout)
 
@@ -64,7 +70,7 @@ def bind_teams(call: Call) -> Teams:
     from .gpu_teams_kernel import attention_by_teams
     from .gpu_units_kernel import list_units
 
-    overlap = may_overlap(call)
+    overlap, held = may_overlap(call), held_of(call)
 
     def run(problem: Problem, rows: list[torch.Tensor], longest: Longest) -> None:
         sizes, device = Sizes.of(problem), rows[0].device
@@ -78,7 +84,7 @@ def bind_teams(call: Call) -> Teams:
         )  # fmt: skip
         programs = min(multiprocessors(device), items * sizes.heads)
         attention_by_teams[(programs,)](
-            *(map_of(x) for x in rows), table, problem.rule.scale * LOG2E, 0, *(x.stride(1) for x in rows),
+            *(map_of(x) for x in rows), *held, table, problem.rule.scale * LOG2E, 0, *(x.stride(1) for x in rows),
             sizes.heads, sizes.groups, sizes.size, _RING, overlap, num_warps=4, launch_pdl=overlap,
         )  # fmt: skip
 

@@ -30,12 +30,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from .gpu_hopper_kernel import TILE, thread_barrier
+from ..eight_bits_kernel import in_eight_bits
+from ..gluon_names import load_tile, store_tile, thread_barrier
+from .gpu_hopper_kernel import TILE
 from .gpu_units_kernel import ENTRY, TEAMS
-
-# The names of Triton 3.6, and those of later ones.
-load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
-store_tile = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_shared_to_global
 
 FAR_ROW = gl.constexpr(1 << 30)  # where the rows of every sequence end on the axis of rows
 
@@ -140,14 +138,15 @@ def begin(query, keys, values, slot, fill, scale, WIDTH: gl.constexpr, D: gl.con
 
 @gluon.jit
 def compute(
-    team, maps, strides, table, units, ring, scale, zero,
+    team, maps, held_as, strides, table, units, ring, scale, zero,
     HEADS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr,
 ):  # fmt: skip
     """One team: its tiles of queries, counted over all units of this program."""
-    _, _, _, out_map = maps
+    held_factor, held_inverse, held_zero = held_as
+    q_map, _, _, out_map = maps
     _, _, _, out_head = strides
     queries, keys, values, results, asked, taken, full, empty = ring
-    dtype: gl.constexpr = out_map.dtype
+    dtype: gl.constexpr = q_map.dtype
     logit_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, TILE, 16])
     acc_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     weight_layout: gl.constexpr = gl.DotOperandLayout(0, acc_layout, 2)
@@ -198,8 +197,15 @@ def compute(
             total = gl.sum(total, 1)
             share = 1.0 / gl.where(total == 0.0, 1.0, total)
             acc = acc * gl.convert_layout(share, gl.SliceLayout(1, acc_layout))[:, None]
+            if held_factor is not None:
+                column = gl.arange(0, D, layout=gl.SliceLayout(0, acc_layout))
+                acc *= gl.load(held_factor + head * D + column)[None, :]
+            if held_inverse is not None:
+                context = in_eight_bits(acc, held_inverse, held_zero, out_map.dtype)
+            else:
+                context = acc.to(out_map.dtype)
             tma.store_wait(0)
-            result.reshape([TILE, D]).store(acc.to(dtype))
+            result.reshape([TILE, D]).store(context)
             fence_async_shared()
             at = [FAR_ROW, end, FAR_ROW - left + mine * TILE, head * out_head]
             store_tile(out_map, at, result)
@@ -210,7 +216,8 @@ def compute(
 
 @gluon.jit
 def attention_by_teams(
-    q_map, k_map, v_map, out_map, table, scale, zero, q_head, k_head, v_head, out_head,
+    q_map, k_map, v_map, out_map, held_factor, held_inverse, held_zero, table, scale, zero,
+    q_head, k_head, v_head, out_head,
     HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """Maps with blocks `[1, 1, TILE, D]`; `table` from `list_units`; zero: 0."""
@@ -221,7 +228,7 @@ def attention_by_teams(
     queries = gl.allocate_shared_memory(dtype, [TEAMS, 1, 1, TILE, D], q_map.layout)
     keys = gl.allocate_shared_memory(dtype, [1 << SHIFT, 1, 1, TILE, D], k_map.layout)
     values = gl.allocate_shared_memory(dtype, [1 << SHIFT, 1, 1, TILE, D], v_map.layout)
-    results = gl.allocate_shared_memory(dtype, [TEAMS, 1, 1, TILE, D], out_map.layout)
+    results = gl.allocate_shared_memory(out_map.dtype, [TEAMS, 1, 1, TILE, D], out_map.layout)
     asked = gl.allocate_shared_memory(gl.int64, [TEAMS, 1], mbarrier.MBarrierLayout())
     taken = gl.allocate_shared_memory(gl.int64, [TEAMS, 1], mbarrier.MBarrierLayout())
     full = gl.allocate_shared_memory(gl.int64, [1 << SHIFT, 1], mbarrier.MBarrierLayout())
@@ -236,14 +243,15 @@ def attention_by_teams(
     thread_barrier()
     units = gl.load(table) * HEADS
     maps = (q_map, k_map, v_map, out_map)
+    held_as = (held_factor, held_inverse, held_zero)
     strides = (q_head, k_head, v_head, out_head)
     ring = (queries, keys, values, results, asked, taken, full, empty)
     gl.warp_specialize(
         [
-            (compute, (0, maps, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
-            (compute, (1, maps, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
-            (compute, (2, maps, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
-            (compute, (3, maps, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
+            (compute, (0, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
+            (compute, (1, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
+            (compute, (2, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
+            (compute, (3, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
             (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT)),
         ],
         [4, 4, 4, 1],

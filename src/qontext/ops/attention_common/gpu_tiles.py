@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from ..eight_bits_kernel import in_eight_bits
+
 
 @triton.jit
 def sequence(b, bounds, length):
@@ -120,6 +122,19 @@ def add_tile(weights, keep, total, acc, value, PRECISION: tl.constexpr):
     total = total * keep + tl.sum(weights, 1)
     acc = tl.dot(weights.to(value.dtype), value, acc * keep[:, None], input_precision=PRECISION)
     return total, acc
+
+
+@triton.jit
+def stored_as(context, factor, inverse, zero, head, d, WIDTH: tl.constexpr, dtype: tl.constexpr):
+    """A context `[R, BLOCK]` of one head as it is stored: as it is, or in eight bits where `inverse` is given.
+
+    factor: of the columns of all heads `[N * WIDTH]`, or None.
+    """
+    if factor is not None:
+        context *= tl.load(factor + head * WIDTH + d, d < WIDTH, 0.0)[None, :]
+    if inverse is not None:
+        context = in_eight_bits(context, inverse, zero, dtype)
+    return context
 
 
 @triton.jit

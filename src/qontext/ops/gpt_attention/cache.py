@@ -153,7 +153,8 @@ class Cache:
                 )
         if self.indirection is not None:
             self._check_beams(self.indirection, slots, past)
-        if self.table is not None and rows:
+        # A table on a GPU is not read back: kernels leave pages alone that the pool has not.
+        if self.table is not None and rows and self.table.device.type == "cpu":
             self._check_pages(slots, past, new)
 
     def _check_beams(self, beams: Tensor, slots: list[int], past: list[int]) -> None:

@@ -116,7 +116,7 @@ def cases() -> Iterable[Case]:
     yield case("one_token_each", _STEP)
     yield case("one_token_each_paged", replace(_STEP, page=16))
     yield case("few_tokens_each", replace(_STEP, new=(4, 2, 3), heads=(6, 2, 24)))
-    prompts = Setting((40, 3, 0, 25), (0, 0, 0, 0), room=64)
+    prompts = Setting((70, 3, 0, 25), (0, 0, 0, 0), room=96)
     yield case("prompts", replace(prompts, bias=True), _ROPE)
     yield case("prompts_paged", replace(prompts, page=16), {**_ROPE, "window": 20})
     yield case("prompts_in_parts", replace(prompts, past=(7, 11, 9, 0), page=16), _ROPE)

@@ -3,30 +3,33 @@
 A step in which every sequence brings few tokens is two launches (three where sequences are shared out): one puts the
 new tokens in place, one attends to the cache where it lies. With counts and tables that lie on the device nothing is
 read back then, so such a step can stand in a CUDA graph. Other steps need the counts on the host (they are read back
-from a device); they turn and write with torch's operators, and contexts go to the attention kernels of encoders.
+from a device): prompts are put in place by the same kernel and attended to by `gpu_context.py`; what is left (cross
+attention, relative biases, no cache) goes one sequence after the other through torch and the kernels of encoders.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from ..attention_common.gpu import Longest, bind_masked, bind_plain
 from ..attention_common.problem import Problem, Rule
-from ..call import Bound, Call, Kernel
+from ..call import Bound, Call, Kernel, Tensors
 from ..gpu_launch import compute_capability, may_overlap, takes_floats
 from .cache import Cache, by_part
-from .cpu import bind_step
+from .gpu_context import MANY, Prompts, attend, gathered
 from .gpu_decode import Decode, decode
 from .gpu_places import Angles, Places, turns
 from .gpu_store import store
-from .rows import INPUTS, Rows, cache_of, rows_each, rows_of
+from .rows import INPUTS, Rows, cache_of, named, rows_each, rows_of
 from .step import MOST_QUERIES, Step
 
 Tensor = torch.Tensor
 Given = Mapping[str, Tensor | None]
 _COMPUTED = ("qkv", "qkv_bias", "cross_qkv")
+_FLOATS = ("kv_orig_quant_scale", "kv_quant_orig_scale", "qkv_bias", "alibi_slopes", "relative_attention_bias")
 _COUNTS = ("past_lengths", "query_lengths", "slots", "block_table")
 
 
@@ -38,24 +41,34 @@ class GpuStep(Step):
         self._plain, self._masked = bind_plain(call), bind_masked(call)
         super().__init__(call.attributes, self._attend, self._attend_to_cache, call.device.torch)
 
-    def run(self, given: Given, context: Tensor) -> None:
-        """Fills the context `[..., N * D]` and updates the cache."""
+    def compute(self, given: Given) -> Tensor:
+        """The context `[..., N * D]`; updates the cache. Counts and tables of floats may lie on the host."""
+        given = {
+            name: x if x is None or name not in _FLOATS or x.device == self.place else x.to(self.place)
+            for name, x in given.items()
+        }
+        qkv = given["qkv"]
+        assert qkv is not None
         each, cache = rows_each(given, self.attributes), cache_of(given, self.attributes)
+        shape = (*qkv.shape[:-1], self.heads * self.size)
         if cache is None or given["encoder_lengths"] is not None:
-            super().run(given, context)
-            return
+            return self._by_sequence(given, shape)
         if each is not None and self._needs_no_counts(given, cache, each):
-            self._generate(given, cache, self._places(given, each), context)
-            return
+            return self._in_place(given, cache, self._places(given, each)).view(shape)
         rows = rows_of(given, self.attributes)
         if not all(self._reads_cache(given, rows, cache, r) for r in range(len(rows)) if rows.new[r]):
-            super().run(given, context)
-            return
+            return self._by_sequence(given, shape)
         cache.check(rows.slots, rows.past, rows.new, self.window)
         first, new, past, slots = _on(self.place, rows.first, rows.new, rows.past, rows.slots)
         tables = [_int32(x, self.place) for x in (cache.table, cache.indirection, given["prefix_lengths"])]
         places = Places(len(rows), each or 0, None if each else first, new, past, slots, *tables)
-        self._generate(given, cache, places, context, rows)
+        return self._in_place(given, cache, places, rows).view(shape)
+
+    def _by_sequence(self, given: Given, shape: tuple[int, ...]) -> Tensor:
+        """Turning and writing by torch's operators, one sequence after the other."""
+        context = torch.empty(shape, dtype=given["qkv"].dtype, device=self.place)  # type: ignore[union-attr]
+        self.run(given, context)
+        return context
 
     def _reads_cache(self, given: Given, rows: Rows, cache: Cache, r: int) -> bool:
         """Whether a sequence is attended to in the cache itself: with any number of new tokens."""
@@ -83,24 +96,25 @@ class GpuStep(Step):
         past, queries, slots, table, indirection = found
         return Places(qkv.shape[:-1].numel() // each, each, None, queries, past, slots, table, indirection)
 
-    def _generate(self, given: Given, cache: Cache, places: Places, context: Tensor, rows: Rows | None = None) -> None:
+    def _in_place(self, given: Given, cache: Cache, places: Places, rows: Rows | None = None) -> Tensor:
         """New tokens put in place, then attended to; `rows` where the host knows the counts."""
-        qkv = given["qkv"]
+        qkv, bias = given["qkv"], given["qkv_bias"]
         assert qkv is not None
         flat = qkv.reshape(-1, qkv.shape[-1])
         query = flat.new_empty(len(flat), self.heads, self.size)
-        if not len(flat):
-            return
-        fresh = rows is not None and self._is_fresh(given, rows, cache, places, flat.dtype)
+        if not len(flat) or (rows is not None and not any(rows.new)):
+            return query.zero_()
+        many = rows is not None and self._is_context(given, rows, cache, places)
+        fresh = many and rows is not None and not any(rows.past) and cache.tensor.dtype == flat.dtype
         keys = query.new_empty(len(flat), self.kv_heads, self.size) if fresh else None
-        values = torch.empty_like(keys) if keys is not None and given["qkv_bias"] is not None else None
+        values = torch.empty_like(keys) if keys is not None and bias is not None else None
         key_scale, value_scale = (_flat(by_part(cache.to_cache, part)) for part in (0, 1))
         store(
             flat,
             query,
             places,
             self.kv_heads,
-            given["qkv_bias"],
+            bias,
             self._angles(rows),
             cache.tensor,
             key_scale,
@@ -111,38 +125,42 @@ class GpuStep(Step):
             values,
             self.overlap,
         )
-        out = context.view(query.shape)
-        if fresh:
-            assert rows is not None and keys is not None
-            if values is None:
+        if many and rows is not None:
+            if keys is not None and values is None:
                 values = flat[:, -self.kv_heads * self.size :].unflatten(-1, (self.kv_heads, self.size))
-            self._attend_to_fresh(places, rows, query, keys, values, out)
-            return
+            return self._context_of(rows, cache, places, query, keys, values)
         # Shapes bound the tokens of a sequence, where the host does not know them.
         longest, most = places.capacity(cache.tensor), places.each
         if rows is not None:
             longest = max(p + n for p, n in zip(rows.past, rows.new, strict=True))
-            most = max(1, *rows.new)
+            most = max(rows.new)
         key_scale, value_scale = (_flat(by_part(cache.from_cache, part)) for part in (0, 1))
+        out = torch.empty_like(query)
         slopes = _flat(given["alibi_slopes"])
         decode(self._plan(most), query, cache.tensor, places, longest, out, key_scale, value_scale, slopes)
+        return out
 
-    def _is_fresh(self, given: Given, rows: Rows, cache: Cache, places: Places, dtype: torch.dtype) -> bool:
-        """Whether keys and values need not be read from the cache: prompts alone, held as they are."""
-        if any(rows.past) or max(rows.new) <= MOST_QUERIES or places.each or cache.tensor.dtype != dtype:
+    def _is_context(self, given: Given, rows: Rows, cache: Cache, places: Places) -> bool:
+        """Whether keys and values are worth bringing together: many new tokens, masks by position alone."""
+        if max(rows.new) <= MANY or places.each or given["alibi_slopes"] is not None or cache.indirection is not None:
             return False
-        return given["alibi_slopes"] is None and cache.indirection is None and not (self.window and self.sinks)
+        if cache.cyclic and any(p and p + n > cache.capacity for p, n in zip(rows.past, rows.new, strict=True)):
+            return False
+        return not (self.window and self.sinks)
 
-    def _attend_to_fresh(
-        self, places: Places, rows: Rows, query: Tensor, keys: Tensor, values: Tensor, out: Tensor
-    ) -> None:
-        """Attention over prompts whose keys and values lie side by side."""
+    def _context_of(
+        self, rows: Rows, cache: Cache, places: Places, query: Tensor, keys: Tensor | None, values: Tensor | None
+    ) -> Tensor:
+        """Attention over keys and values side by side: those of the step, or what the cache holds."""
+        totals = rows.new
+        if keys is None or values is None:
+            keys, values, totals = gathered(cache, places.table, rows, query.dtype, self.place)
         kind = "causal" if places.prefixes is None else "prefix"
         left = self.window - 1 if self.window else -1
         rule = Rule(self.scale, kind, softcap=self.attributes["softcap"], window_left=left)
-        bounds = self._boundaries(rows.new)
-        problem = Problem(rule, query, keys, values, prefix_lengths=places.prefixes, cu_q=bounds, cu_kv=bounds)
-        self._attend(problem, out, max(rows.new), max(rows.new))
+        both = _on(self.place, *([0, *accumulate(lengths)] for lengths in (rows.new, totals)))
+        prompts = Prompts(query, keys, values, rows.new, totals, (both[0], both[1]), places.prefixes)
+        return attend(prompts, rule, self._attend)
 
     def _plan(self, most: int) -> Decode:
         softcap = self.attributes["softcap"]
@@ -189,8 +207,9 @@ class GpuStep(Step):
 
 
 def _on(place: torch.device, *numbers: Any) -> tuple[Tensor, ...]:
-    """Lists or tensors of equal length as int32 on the device, by one copy."""
-    return torch.stack([torch.as_tensor(x, dtype=torch.int32) for x in numbers]).to(place).unbind(0)
+    """Lists or tensors of equal length as int32 on the device, by one copy that nobody waits for."""
+    stacked = torch.stack([torch.as_tensor(x, dtype=torch.int32) for x in numbers])
+    return stacked.to(place, non_blocking=True).unbind(0)
 
 
 def _int32(x: Tensor | None, place: torch.device) -> Tensor | None:
@@ -225,7 +244,14 @@ def _supports(call: Call) -> str | None:
 
 
 def _bind(call: Call) -> Bound:
-    return bind_step(GpuStep(call))
+    step = GpuStep(call)
+
+    def run(inputs: Tensors, out: Tensors | None = None) -> tuple[Tensor | None, ...]:
+        given = named(inputs)
+        return step.compute(given), given["past"]
+
+    return run
 
 
-KERNELS = (Kernel("triton.gpt_attention", "cuda", _supports, _bind, writes_out=True),)
+# The vendor's attention of prompts makes tensors of its own, so the kernel does.
+KERNELS = (Kernel("triton.gpt_attention", "cuda", _supports, _bind),)

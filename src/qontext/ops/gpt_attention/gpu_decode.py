@@ -71,8 +71,10 @@ def decode(
 
     batch, kv_heads, size = places.batch, cache.shape[2], query.shape[2]
     page = 0 if places.table is None else cache.shape[3]
-    rows = min(max(_LEAST_ROWS, power_of_2(plan.group * plan.most_queries)), max(_MOST_ROWS, power_of_2(plan.group)))
-    each = min(rows // plan.group, plan.most_queries)  # queries of a program
+    width = max(16, power_of_2(size))
+    most_rows = max(_MOST_ROWS if width * query.element_size() <= 512 else _MOST_ROWS // 4, power_of_2(plan.group))
+    rows = min(max(_LEAST_ROWS, power_of_2(plan.group * plan.most_queries)), most_rows)
+    each = rows // plan.group if plan.most_queries > 1 else 1  # queries of a program
     many = blocks(plan.most_queries, each)
     seen = longest if not plan.window else min(longest, plan.window + each - 1 + plan.sinks)
     shares = shares_for(batch * kv_heads * many, seen, _multiprocessors(query.device))
@@ -80,8 +82,7 @@ def decode(
     if shares > 1:
         sums = query.new_empty(batch * many * kv_heads * shares * rows * size, dtype=torch.float32)
         levels = query.new_empty(batch * many * kv_heads * shares * rows * 2, dtype=torch.float32)
-    width = max(16, power_of_2(size))
-    tile = tile_for(width, rows, cache.element_size())
+    tile = tile_for(width, rows, cache.element_size(), shares > 1)
     indirection = places.indirection
     decode_tokens[(batch * many * kv_heads * shares,)](
         query, cache, _words(cache, query.dtype), out, sums, levels, places.first, places.queries,
@@ -91,9 +92,9 @@ def decode(
         0 if places.table is None else places.table.stride(0),
         *((0, 0, 1) if indirection is None else (*indirection.stride()[:2], indirection.shape[1])),
         0 if key_scale is None or key_scale.numel() == 1 else 1,
-        shares, many, places.each, power_of_2(shares), each, plan.group, kv_heads, size, width, rows, tile.tokens,
+        shares, many, places.each, shares > 1, each, plan.group, kv_heads, size, width, rows, tile.tokens,
         page, bool(plan.window), bool(plan.window), bool(plan.softcap),
-        "ieee" if query.dtype == torch.float32 else "tf32", plan.overlap,
+        "tf32x3" if query.dtype == torch.float32 else "tf32", plan.overlap,
         num_warps=tile.warps, num_stages=tile.stages, launch_pdl=plan.overlap,
     )  # fmt: skip
     if shares > 1:
@@ -129,12 +130,15 @@ def shares_for(heads: int, tokens: int, multiprocessors: int) -> int:
     return best
 
 
-def tile_for(width: int, rows: int, cache_bytes: int) -> Tile:
-    """What `bench/gpu_decode.py --search` found best, as far as shared memory has room."""
-    if rows >= 64:
-        return Tile(64 if cache_bytes < 4 else 32, 8 if rows * width > 8192 else 4, 3 if cache_bytes < 4 else 2)
-    tokens = 128 if width <= 64 and cache_bytes == 2 else 64
-    return Tile(tokens, 4, 4 if cache_bytes < 4 else 2)
+def tile_for(width: int, rows: int, cache_bytes: int, shared: bool = False) -> Tile:
+    """What was found best on an H200, as far as shared memory has room; `shared`: sequences are cut into shares."""
+    if rows < 64:
+        if cache_bytes == 1:
+            return Tile(64, 2 if width <= 128 else 4, 4)
+        tokens = 128 if width <= 64 and cache_bytes == 2 else 64 if width * cache_bytes <= 512 else 32
+        return Tile(tokens, 4, 2 if cache_bytes == 4 else 3 if shared else 4)
+    tokens = 64 if width * cache_bytes <= 256 else 32
+    return Tile(tokens, 8 if rows * width > 8192 else 4, 3 if width * cache_bytes <= 256 else 2)
 
 
 @functools.cache

@@ -125,9 +125,10 @@ def decode_tokens(
     q, cache, words, out, sums, levels, first, queries, past, slots, prefixes, table, indirection,
     key_scale, value_scale, slopes, scale, softcap, capacity, pages, window, sinks,
     q_row, q_head, out_row, out_head, c_slot, c_part, c_head, c_place, t_slot, i_batch, i_beam, beams, scale_step,
-    shares, blocks, EACH: tl.constexpr, BS: tl.constexpr, MOST: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr,
-    D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, PAGE: tl.constexpr,
-    CYCLIC: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, OVERLAP: tl.constexpr,
+    shares, blocks, EACH: tl.constexpr, SHARED: tl.constexpr, MOST: tl.constexpr, GROUP: tl.constexpr,
+    HEADS: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    PAGE: tl.constexpr, CYCLIC: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One program: (sequence, block of MOST queries, key head, share).
 
@@ -253,7 +254,7 @@ def decode_tokens(
         acc = tl.join(tl.join(acc_0, acc_2), tl.join(acc_1, acc_3)).reshape(ROWS, BD)
     if value_scale is not None:
         acc = acc * tl.load(value_scale + head * scale_step)
-    if BS == 1:
+    if not SHARED:
         result = acc * (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
         written = real
         if EACH > 0:  # rows of padding are zeros

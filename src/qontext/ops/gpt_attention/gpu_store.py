@@ -5,7 +5,8 @@ import torch
 from ..gpu_launch import blocks, power_of_2
 from .gpu_places import Angles, Places
 
-_NUMBERS = 1024  # of a program: enough for wide accesses, few enough to spread one token over several programs
+# Numbers of a program: few tokens are spread over many programs, of many each program takes more.
+_NUMBERS, _MANY_NUMBERS, _MANY_TOKENS = 1024, 2048, 512
 
 
 def store(
@@ -40,7 +41,7 @@ def store(
 
     count, heads, size = query.shape
     width = power_of_2(size)
-    block = max(1, _NUMBERS // width)
+    block = max(1, (_NUMBERS if count < _MANY_TOKENS else _MANY_NUMBERS) // width)
     page = 0 if places.table is None or cache is None else cache.shape[3]
     store_tokens[(count, blocks(heads + 2 * kv_heads if cache is not None else heads, block))](
         qkv, bias, angles and angles.cos, angles and angles.sin, places.first, places.queries, places.past,

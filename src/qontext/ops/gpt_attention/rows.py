@@ -127,8 +127,8 @@ def rows_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -
         if any(n > each for n in new):
             raise InputError(f"query_lengths is {_shown(new)}, but qkv is padded to {each} tokens a sequence")
         if len(new) != count or count * each != tokens:
-            rows = f"{count} rows" if qkv.dim() == 3 else f"{tokens} tokens, {each} for each"
-            raise InputError(f"query_lengths has {len(new)} numbers, but qkv is padded and has {rows}")
+            found = f"{count} rows" if qkv.dim() == 3 else f"{tokens} tokens, {each} for each"
+            raise InputError(f"query_lengths has {len(new)} numbers, but qkv is padded and has {found}")
         first = [r * each for r in range(count)]
     zero = [0] * len(new)
     numbers = {

@@ -15,12 +15,12 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
-    tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from ..gluon_names import copy_in, load_tile, thread_barrier
 from ..gpu_activation_kernel import activated
 
 DEPTH = gl.constexpr(64)  # of a step along K
@@ -33,7 +33,7 @@ def ask(x, buffer, row, first, rows, K: gl.constexpr, ROWS: gl.constexpr):
     line = row + gl.arange(0, ROWS, layout=gl.SliceLayout(1, layout))
     at = first + gl.arange(0, DEPTH, layout=gl.SliceLayout(0, layout))
     inside = (line < rows)[:, None] & (at < K)[None, :]
-    async_copy.async_copy_global_to_shared(buffer, x + line.to(gl.int64)[:, None] * K + at[None, :], inside)
+    copy_in(buffer, x + line.to(gl.int64)[:, None] * K + at[None, :], inside)
     async_copy.commit_group()
 
 
@@ -62,10 +62,10 @@ def linear_early(
     for i in gl.static_range(STEPS):
         mbarrier.init(ready.index(i), count=1)
     fence_async_shared()
-    gl.thread_barrier()
+    thread_barrier()
     for i in gl.static_range(STEPS):
         mbarrier.expect(ready.index(i), COLUMNS * DEPTH * 2)
-        tma.async_copy_global_to_shared(weight_map, [column, first + i * DEPTH], ready.index(i), weights.index(i))
+        load_tile(weight_map, [column, first + i * DEPTH], ready.index(i), weights.index(i))
     if OVERLAP:
         gdc_wait()
         gdc_launch_dependents()
@@ -77,13 +77,13 @@ def linear_early(
         # Of the copies begun so far all up to this step's have to be there, in every thread's view.
         async_copy.wait_group(min(STEPS, RING + max(0, i - 1)) - i - 1)
         fence_async_shared()
-        gl.thread_barrier()
+        thread_barrier()
         mbarrier.wait(ready.index(i), 0)
         acc = warpgroup_mma(xs.index(i % RING), weights.index(i).permute((1, 0)), acc, is_async=True)
         if i > 0 and i - 1 + RING < STEPS:
             # The product before this one is through, and its buffer free.
             acc = warpgroup_mma_wait(1, deps=[acc])
-            gl.thread_barrier()
+            thread_barrier()
             ask(x, xs.index((i - 1) % RING), row, first + (i - 1 + RING) * DEPTH, rows, K, ROWS)
     acc = warpgroup_mma_wait(0, deps=[acc])
     line = row + gl.arange(0, ROWS, layout=gl.SliceLayout(1, layout))

@@ -22,6 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from ..gluon_names import load_tile, store_tile, thread_barrier
 from ..gpu_activation_kernel import activated
 
 TILE = gl.constexpr(128)  # rows and columns of a tile of y
@@ -51,8 +52,8 @@ def produce(maps, rings, tiles_of_rows, tiles, programs, N: gl.constexpr, K: gl.
             stage = step % STAGES
             mbarrier.wait(free.index(stage), step // STAGES & 1 ^ 1)
             mbarrier.expect(ready.index(stage), 2 * TILE * DEPTH * 2)
-            tma.async_copy_global_to_shared(x_map, [row, k], ready.index(stage), xs.index(stage))
-            tma.async_copy_global_to_shared(weight_map, [column, k], ready.index(stage), weights.index(stage))
+            load_tile(x_map, [row, k], ready.index(stage), xs.index(stage))
+            load_tile(weight_map, [column, k], ready.index(stage), weights.index(stage))
             step += 1
 
 
@@ -97,7 +98,7 @@ def consume(
         tma.store_wait(0)
         held.store(acc.to(y_map.dtype))
         fence_async_shared()
-        tma.async_copy_shared_to_global(y_map, [row, column], held)
+        store_tile(y_map, [row, column], held)
     tma.store_wait(0)
 
 
@@ -123,7 +124,7 @@ def linear_alternating(
         mbarrier.init(ready.index(stage), count=1)
         mbarrier.init(free.index(stage), count=1)
     fence_async_shared()
-    gl.thread_barrier()
+    thread_barrier()
     tiles_of_rows = (rows + TILE - 1) // TILE
     tiles = tiles_of_rows * ((N + TILE - 1) // TILE)
     maps = (x_map, weight_map, y_map)

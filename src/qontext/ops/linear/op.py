@@ -32,7 +32,9 @@ def _check(inputs: tuple[Operand | None, ...], attributes: Mapping[str, Any]) ->
         if scale is not None:
             problems.append(f"input {name!r} is given, but {x.dtype} activations take no scale")
     if weight.dtype == "int4":
-        problems.append("input 'weight' is int4, which is declared but cannot be computed yet; use int8 or a float")
+        problems.append(
+            "input 'weight' is int4, which is declared but cannot be computed here; GroupLinear multiplies int4"
+        )
     elif weight.dtype in _QUANTISED and weight_scale is None:
         problems.append(f"input 'weight' is {weight.dtype} and needs 'weight_scale' [M]")
     elif weight.dtype not in _QUANTISED and weight_scale is not None:

@@ -31,7 +31,9 @@ def norm_call(call: Call, x_bias: bool) -> Call:
     """What follows the product: with or without the layer's bias."""
     _, _, skip, weight, norm_bias, bias = call.inputs
     x = None if skip is None else Operand(skip.dtype, skip.shape)
-    return replace(call, op=SKIP_LAYER_NORM.name, inputs=(x, skip, weight, norm_bias, bias if x_bias else None))
+    inputs = (x, skip, weight, norm_bias, bias if x_bias else None, None, None, None)
+    attributes = SKIP_LAYER_NORM.complete_attributes({"epsilon": call.attributes["epsilon"]})
+    return replace(call, op=SKIP_LAYER_NORM.name, inputs=inputs, attributes=attributes)
 
 
 def _pair(linear: Kernel, norm: Kernel) -> Kernel:
@@ -48,7 +50,7 @@ def _pair(linear: Kernel, norm: Kernel) -> Kernel:
             operands = [x, weight, bias, None, None, None, None]
             product = first(operands, [out[0]] if linear.writes_out and out is not None else None)
             assert isinstance(product, torch.Tensor)
-            y, total = second([product, skip, norm_weight, norm_bias, None], out)
+            y, total = second([product, skip, norm_weight, norm_bias, None, None, None, None], out)[:2]
             return y, total
 
         return run

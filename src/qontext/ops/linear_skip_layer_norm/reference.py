@@ -17,4 +17,6 @@ def reference(
     epsilon: float = 1e-12,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """sum = x W^T + bias + skip; y = LayerNorm(sum). Returns (y, sum)."""
-    return skip_layer_norm(linear(x, weight, bias), skip, norm_weight, norm_bias, epsilon=epsilon)
+    y, total = skip_layer_norm(linear(x, weight, bias), skip, norm_weight, norm_bias, epsilon=epsilon)[:2]
+    assert y is not None and total is not None
+    return y, total

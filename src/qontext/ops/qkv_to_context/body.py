@@ -7,6 +7,7 @@ from ..attention_common.layouts import is_packed
 from ..attention_common.problem import kv_heads, rule_of
 from ..attention_common.statements import Statements
 from ..call import Call, Operand
+from ..eight_bits import NONE
 from .rules import sizes_of
 
 # From the projection, reshaped to five axes (packed: with a batch axis of 1), to [3, B, N, S, D].
@@ -24,8 +25,8 @@ OnLevels = Callable[[Statements, Call, str, str, str, Side], tuple[str, str, str
 
 
 def body(call: Call) -> str | None:
-    """The statements for this call; None when D is unknown, and for what packed calls cannot say."""
-    return body_with(call)
+    """The statements for this call; None when D is unknown, for what packed calls cannot say, and for eight bits."""
+    return body_with(call) if call.attributes["eight_bits"] == NONE else None
 
 
 def body_with(call: Call, on_levels: OnLevels | None = None, dq_probs: float | None = None) -> str | None:

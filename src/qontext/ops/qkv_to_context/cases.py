@@ -8,6 +8,7 @@ import torch
 from ..attention_common.case_inputs import additive, cumulative, holes, layout_name, normal
 from ..attention_common.layouts import QKV_LAYOUTS, axes_of, is_packed
 from ..declare import Case
+from ..eight_bits import KINDS, NONE
 
 Tensor = torch.Tensor
 Make = Callable[[torch.Generator, torch.dtype], Tensor]
@@ -27,9 +28,13 @@ def _case(
     prefix: Sequence[int] | None = None,
     outputs: tuple[str, ...] = (),
     bench: bool = False,
+    factor: bool = False,
     **attributes: Any,
 ) -> Case:
-    """One case: `sizes` are B, S, N, D; `sequences` are the lengths of packed ones (then B and S say nothing)."""
+    """One case: `sizes` are B, S, N, D; `sequences` are the lengths of packed ones (then B and S say nothing).
+
+    factor: columns of a context in eight bits are multiplied first.
+    """
     batch, length, heads, size = sizes
     key_heads = attributes.get("num_kv_heads") or heads
     named = {"B": batch, "S": length, "T": sum(sequences), "N": heads, "three": 3, "D": size, "1": 1}
@@ -45,10 +50,14 @@ def _case(
             bias(generator, dtype) if bias else None,
             *packed,
             None if prefix is None else torch.tensor(prefix, dtype=torch.int64),
+            torch.tensor(0.04) if kind != NONE else None,
+            torch.tensor(117, dtype=torch.uint8) if kind == "int8" else None,
+            torch.rand(heads * size, generator=generator) + 0.5 if factor else None,
         ]
 
+    kind = attributes.get("eight_bits", NONE)
     attributes = {"num_heads": heads, "layout": layout, **attributes}
-    return Case(name, make, attributes, outputs, bench=bench)
+    return Case(name, make, attributes, outputs, bench=bench, levels=255 if kind == "int8" else 0)
 
 
 def cases() -> Iterable[Case]:
@@ -59,6 +68,7 @@ def cases() -> Iterable[Case]:
     yield from _empty_rows()
     yield from _packed()
     yield from _outputs()
+    yield from _eight_bits()
     yield from _bench()
 
 
@@ -150,6 +160,17 @@ def _some_empty(generator: torch.Generator) -> Tensor:
     mask[0, 1, 3] = False
     mask[1, :, 0] = False
     return mask
+
+
+def _eight_bits() -> Iterable[Case]:
+    for kind in KINDS:
+        short = "int8" if kind == "int8" else "fp8"
+        yield _case(f"{short}_packed", PACKED, (0, 0, 2, 64), sequences=(5, 33, 0, 70), eight_bits=kind)
+        yield _case(f"{short}_factor", sizes=(2, 19, 3, 24), lengths=(19, 4), factor=True, eight_bits=kind)
+        yield _case(f"{short}_masked", mask=lambda g, t: holes(g, 2, 7), eight_bits=kind)
+        # Heads enough for the kernel whose programs stay.
+        many = (0, 0, 8, 64)
+        yield _case(f"{short}_many", PACKED, many, sequences=(70, 200) * 40, factor=True, eight_bits=kind)
 
 
 def _packed() -> Iterable[Case]:

@@ -11,6 +11,7 @@ from ..attention_common.layouts import CONTEXT_OF, from_heads, heads_of, is_pack
 from ..attention_common.problem import kv_heads
 from ..attention_common.torch_kernels import fused, two_products
 from ..call import Bound, Call, Kernel, Result, Tensors
+from ..eight_bits import NONE
 from ..kernel_checks import rank_known
 from .problem import problem_of
 from .rules import sizes_of
@@ -143,8 +144,18 @@ def _products_bind(call: Call) -> Bound:
     return run
 
 
+def _in_floats(supports: Callable[[Call], str | None]) -> Callable[[Call], str | None]:
+    """The same, for kernels that write no eight bits."""
+
+    def asked(call: Call) -> str | None:
+        kind = call.attributes["eight_bits"]
+        return supports(call) if kind == NONE else f"the context is wanted in {kind}; the kernel gives floats"
+
+    return asked
+
+
 KERNELS = (
-    Kernel("native.attention", "cpu", _native_supports, _native_bind, writes_out=True),
-    Kernel("torch.sdpa", "cpu", _fused_supports, _fused_bind),
-    Kernel("torch.bmm", "cpu", _products_supports, _products_bind, writes_out=True),
+    Kernel("native.attention", "cpu", _in_floats(_native_supports), _native_bind, writes_out=True),
+    Kernel("torch.sdpa", "cpu", _in_floats(_fused_supports), _fused_bind),
+    Kernel("torch.bmm", "cpu", _in_floats(_products_supports), _products_bind, writes_out=True),
 )

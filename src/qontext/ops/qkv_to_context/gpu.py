@@ -22,6 +22,9 @@ def _supports(call: Call) -> str | None:
         return "the output 'scores' is wanted; the kernel keeps none"
     if is_packed(layout) and call.wants(_VALUES):
         return f"layout {layout!r} is packed, where values have sizes that only the run knows"
+    for name, operand in zip(("context_scale", "context_zero", "context_factor"), call.inputs[7:10], strict=True):
+        if operand is not None and operand.constant is None:
+            return f"{name} is no constant"
     return rank_known(qkv, "qkv") or refusal(call, (sizes_of(qkv, call.input(4), call.attributes)["D"],))
 
 

@@ -4,6 +4,7 @@ from ...dtypes import FLOATS
 from ..attention_common import mask_operand
 from ..attention_common.layouts import QKV_LAYOUTS
 from ..declare import Attribute, Op, Param
+from ..eight_bits import KINDS, NONE
 from .body import body
 from .cases import cases
 from .cpu import KERNELS
@@ -31,9 +32,17 @@ OP = Op(
         Param("cu_seqlens", "B+1", "int32", optional=True, doc="packed: where each sequence begins, and the end"),
         Param("max_seqlen", "", "int32", optional=True, host=True, doc="packed: the longest sequence"),
         Param("prefix_lengths", "B", _INDEX, optional=True, doc="kind 'prefix': keys that every query sees"),
+        Param("context_scale", "", "float32", optional=True, doc="static, of a context in eight bits"),
+        Param("context_zero", "", "uint8", optional=True, doc="the byte that stands for 0 in a context in int8"),
+        Param("context_factor", "any", "float32", optional=True, doc="[N*D], columns are multiplied by it first"),
     ),
     outputs=(
-        Param("context", "...", doc="[B, S, N*D], [T, N*D], [S, B, N*D] or [S, B, N*D, 1, 1], as 'layout' says"),
+        Param(
+            "context",
+            "...",
+            "|".join((*FLOATS, *KINDS)),
+            doc="[B, S, N*D], [T, N*D], [S, B, N*D] or [S, B, N*D, 1, 1], as 'layout' says",
+        ),
         Param("scores", "B N S S", optional=True, doc="scaled, capped and masked logits before the softmax"),
         Param("values", "B Nkv S D", optional=True, doc="the value states, before attention"),
     ),
@@ -54,6 +63,7 @@ OP = Op(
         Attribute("softcap", float, 0.0, doc="c * tanh(logits / c) before the masks; 0: none"),
         Attribute("window_left", int, -1, doc="keys up to this far before the query; -1: all"),
         Attribute("window_right", int, -1, doc="keys up to this far after the query; -1: all"),
+        Attribute("eight_bits", str, NONE, (NONE, *KINDS), doc="what the context is held in, for the next product"),
     ),
     reference=reference,
     kernels=(*KERNELS, *GPU_KERNELS),

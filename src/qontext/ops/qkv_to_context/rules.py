@@ -17,6 +17,7 @@ from ..attention_common.layouts import (
 )
 from ..attention_common.problem import kv_heads
 from ..call import Call, Cost, Operand
+from ..eight_bits import NONE
 
 NAMES = (
     "qkv",
@@ -26,8 +27,16 @@ NAMES = (
     "cu_seqlens",
     "max_seqlen",
     "prefix_lengths",
+    "context_scale",
+    "context_zero",
+    "context_factor",
 )
 Operands = tuple[Operand | None, ...]
+
+
+def of_floats(inputs: Operands) -> Operands:
+    """Operands of attention without those of a context in eight bits."""
+    return (*inputs[:7], None, None, None)
 
 
 def sizes_of(qkv: Operand, cu_seqlens: Operand | None, attributes: Mapping[str, Any]) -> dict[str, AnyDim]:
@@ -63,7 +72,20 @@ def check(inputs: Operands, attributes: Mapping[str, Any]) -> list[str]:
     problems += check_batch(sizes["B"], given, ("lengths", "prefix_lengths"))
     scores = (sizes["B"], attributes["num_heads"], sizes["S"], sizes["S"])
     problems += check_mask("mask", given["mask"], scores, larger=is_packed(layout), key_mask=True)
+    problems += _check_eight_bits(given, attributes)
     return problems + check_mask("bias", given["bias"], scores, larger=True)
+
+
+def _check_eight_bits(given: Mapping[str, Operand | None], attributes: Mapping[str, Any]) -> list[str]:
+    """A context in eight bits has a static scale: no kernel of a head sees whole rows."""
+    kind, scale, zero = attributes["eight_bits"], given["context_scale"], given["context_zero"]
+    if kind == NONE:
+        idle = [n for n in ("context_scale", "context_zero", "context_factor") if given[n] is not None]
+        return [f"input {n!r} is given, but the context is in floats" for n in idle]
+    problems = [] if scale is not None else [f"the context is wanted in {kind}, which needs 'context_scale'"]
+    if (zero is not None) != (kind == "int8"):
+        problems.append(f"input 'context_zero' is {'given' if zero else 'missing'}, and the context is {kind}")
+    return problems
 
 
 def _check_projection(qkv: Operand, attributes: Mapping[str, Any]) -> list[str]:
@@ -105,15 +127,17 @@ def infer(inputs: Operands, attributes: Mapping[str, Any]) -> Operands:
     """context in the layout that belongs to the projection's, scores `[B, N, S, S]`, values `[B, Nkv, S, D]`."""
     qkv = inputs[0]
     assert qkv is not None
+    kind = qkv.dtype if attributes["eight_bits"] == NONE else attributes["eight_bits"]
     if qkv.shape is None:
-        return tuple(Operand(qkv.dtype, None) for _ in range(3))
+        return Operand(kind, None), Operand(qkv.dtype, None), Operand(qkv.dtype, None)
     heads = attributes["num_heads"]
     sizes = sizes_of(qkv, inputs[4], attributes)
     batch, length, size = sizes["B"], sizes["S"], sizes["D"]
     context = shape_from_heads(CONTEXT_OF[attributes["layout"]], batch, length, sizes["T"], heads, size)
     scores: Shape = (batch, heads, length, length)
     values: Shape = (batch, kv_heads(attributes), length, size)
-    return tuple(Operand(qkv.dtype, shape) for shape in (context, scores, values))
+    kinds = (kind, qkv.dtype, qkv.dtype)
+    return tuple(Operand(dtype, shape) for dtype, shape in zip(kinds, (context, scores, values), strict=True))
 
 
 def cost(call: Call) -> Cost:

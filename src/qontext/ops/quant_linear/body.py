@@ -2,7 +2,7 @@
 
 from ..call import Call
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "none": ("a = Identity(h)",),
     "relu": ("a = Relu(h)",),
     "gelu_erf": ('a = Gelu<approximate="none">(h)',),
@@ -40,7 +40,13 @@ _FOUND = (
 
 
 def body(call: Call) -> str | None:
-    """The function body: integers are summed exactly, and rounded to float32 beyond 2^24."""
+    """The function body: integers are summed exactly, and rounded to float32 beyond 2^24.
+
+    None for operands of eight bits other than an int8 weight: no standard operator multiplies them.
+    """
+    x, weight = call.inputs[:2]
+    if weight is None or weight.dtype != "int8" or x is None or x.dtype == "int8" or call.input(10) is not None:
+        return None
     lines = [
         *_WIDE[call.input(7) is not None],
         "none = Constant<value_float=0.0>()",
@@ -63,7 +69,7 @@ def body(call: Call) -> str | None:
         "scaled = Mul(rows, weight_scale)",
         "p = CastLike(scaled, x)",
         "h = Add(p, bias)" if call.input(3) else "h = Identity(p)",
-        *_ACTIVATIONS[call.attributes["activation"]],
+        *ACTIVATIONS[call.attributes["activation"]],
         "y = Add(a, residual)" if call.input(4) else "y = Identity(a)",
     ]
     return "\n".join(lines)

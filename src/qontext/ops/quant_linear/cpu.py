@@ -11,13 +11,19 @@ import torch
 from ...graph.dims import text
 from ...native import quant_linear as native_linear
 from ..call import Bound, Call, Kernel
+from ..eight_bits import LEAST_RANGE
 from ..linear.epilogue import NATIVE_KINDS, activation_of
 from ..native_kernel import dtype_of, even, even_or_none, native_is_here
-from .reference import LEAST_RANGE
 
 
 def _constants(call: Call) -> str | None:
     """None when weight and scales are constants that can be packed, else why not."""
+    x, held = call.inputs[0], call.inputs[1]
+    assert x is not None and held is not None
+    if held.dtype != "int8":
+        return f"the weight is {held.dtype}; the kernel multiplies int8"
+    if x.dtype == "int8" or call.inputs[10] is not None:
+        return "x or y is wanted in int8; the kernel reads and writes floats"
     for name, operand in zip(("weight", "weight_scale"), call.inputs[1:3], strict=True):
         assert operand is not None
         if operand.constant is None:

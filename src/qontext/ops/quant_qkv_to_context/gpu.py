@@ -6,6 +6,7 @@ from ..attention_common.layouts import CONTEXT_OF, heads_of, is_packed
 from ..call import Bound, Call, Kernel, Result, Tensors
 from ..gpu_launch import blocks, may_overlap
 from ..kernel_checks import rank_known
+from ..native_kernel import even_or_none
 from ..qkv_to_context.problem import problem_of
 from ..qkv_to_context.rules import sizes_of
 from .cpu import MOST_KEYS
@@ -32,7 +33,7 @@ def _supports(call: Call) -> str | None:
 
 def tile_for(size: int, queries: int) -> Tile:
     """Tile sizes for heads of `size` and sequences of up to `queries`."""
-    return Tile(_SHORT if queries <= _SHORT else 64, 64 if size <= 128 else 32, 4, 2)
+    return Tile(_SHORT if queries <= _SHORT else 64, 64 if size <= 128 else 32, 4, 3 if size <= 64 else 2)
 
 
 def _bind(call: Call) -> Bound:
@@ -59,7 +60,7 @@ def _bind(call: Call) -> Bound:
         operands, strides = operands_of(problem, context)
         quant_attention_tiles[(tiles * sizes.heads * sizes.batch,)](
             *operands, *bounds_of(problem), tiles, length, length, *positions_of(problem), problem.rule.scale, *strides,
-            inputs[QKV_SCALE], inputs[CONTEXT_SCALE], step, sizes.heads, sizes.groups, sizes.size,
+            even_or_none(inputs[QKV_SCALE]), inputs[CONTEXT_SCALE], step, sizes.heads, sizes.groups, sizes.size,
             max(sizes.block, _FEWEST), tile.queries, tile.keys, positional(problem), last_to_last(problem), stored,
             found, three, step > 0, bounded, overlap,
             num_warps=tile.warps, num_stages=tile.stages, launch_pdl=overlap,

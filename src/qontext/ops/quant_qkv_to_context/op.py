@@ -38,7 +38,7 @@ OP = Op(
         ),
     ),
     attributes=(
-        *FLOAT_OP.attributes,
+        *(attribute for attribute in FLOAT_OP.attributes if attribute.name != "eight_bits"),
         Attribute(
             "dq_probs",
             float,

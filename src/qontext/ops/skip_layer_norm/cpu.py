@@ -8,8 +8,18 @@ import torch.nn.functional as F
 
 from ...native.bound import bind_norm
 from ..call import Bound, Call, Kernel
+from ..eight_bits import NONE
 from ..kernel_checks import dtypes_are, last_axis, last_axis_known
 from ..native_kernel import dtype_of, even, even_or_none, native_takes_rows, place
+
+
+def _no_eight_bits(call: Call) -> str | None:
+    kind = call.attributes["eight_bits"]
+    return None if kind == NONE else f"the result is wanted in {kind} too; the kernel gives floats"
+
+
+def _native_supports(call: Call) -> str | None:
+    return _no_eight_bits(call) or native_takes_rows(call)
 
 
 def _native_bind(call: Call) -> Bound:
@@ -17,7 +27,7 @@ def _native_bind(call: Call) -> Bound:
     wants_sum = call.wants(1)
 
     def run(inputs: Sequence[Any], out: Sequence[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        x, skip, gamma, beta, bias = inputs
+        x, skip, gamma, beta, bias = inputs[:5]
         x = even(x)
         y, total = place(out, 0, x), place(out, 1, x) if wants_sum else None
         norm(x, even(skip), even_or_none(bias), even(gamma), even_or_none(beta), y, total)
@@ -29,7 +39,7 @@ def _native_bind(call: Call) -> Bound:
 def _torch_supports(call: Call) -> str | None:
     x = call.inputs[0]
     assert x is not None
-    return dtypes_are(call, ("float32", "float16", "bfloat16")) or last_axis_known(x, "x")
+    return _no_eight_bits(call) or dtypes_are(call, ("float32", "float16", "bfloat16")) or last_axis_known(x, "x")
 
 
 def _torch_bind(call: Call) -> Bound:
@@ -46,6 +56,6 @@ def _torch_bind(call: Call) -> Bound:
 
 
 KERNELS = (
-    Kernel("native.skip_layer_norm", "cpu", native_takes_rows, _native_bind, writes_out=True, inplace=((0, 0), (0, 1))),
+    Kernel("native.skip_layer_norm", "cpu", _native_supports, _native_bind, writes_out=True, inplace=((0, 0), (0, 1))),
     Kernel("torch.skip_layer_norm", "cpu", _torch_supports, _torch_bind),
 )

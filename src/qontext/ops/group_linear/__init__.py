@@ -1,0 +1,1 @@
+"""GroupLinear: a linear layer with weights of four bits."""

@@ -1,0 +1,36 @@
+"""Weights in four bits, in groups along K."""
+
+import torch
+
+from .weights import finite_or_refused
+
+LEVELS = 15
+SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8)  # parts of a group's range that are tried: cutting its ends makes finer steps
+_LEAST = 1e-30
+
+
+def int4_groups(
+    weight: torch.Tensor, group: int, name: str = "weight"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(uint8 [M, K / 2], float32 scale [M, K / group], uint8 zero [M, K / group]) of a float weight [M, K].
+
+    value = (bits - zero) * scale, two values a byte, the first in the low half. The range of a group, with 0 in it, or
+    the part of it that makes the least squared error, becomes 0..15. K is a multiple of the group, which is even.
+    Raises ArgumentError for a weight that holds a NaN or an infinity.
+    """
+    wide = finite_or_refused(weight, name).unflatten(-1, (-1, group))
+    low, high = wide.amin(-1).clamp_max(0), wide.amax(-1).clamp_min(0)
+    best = torch.full_like(low, float("inf"))
+    scale, zero, bits = torch.ones_like(low), torch.zeros_like(low), torch.zeros_like(wide)
+    for part in SHRUNK:
+        span = (high - low) * part
+        step = torch.where(span > _LEAST, span / LEVELS, torch.ones_like(span))
+        middle = (-low * part / step).round().clamp(0, LEVELS)
+        held = ((wide / step[..., None]).round() + middle[..., None]).clamp(0, LEVELS)
+        error = (((held - middle[..., None]) * step[..., None] - wide) ** 2).sum(-1)
+        better = error < best
+        best = torch.where(better, error, best)
+        scale, zero = torch.where(better, step, scale), torch.where(better, middle, zero)
+        bits = torch.where(better[..., None], held, bits)
+    whole = bits.to(torch.uint8).flatten(-2)
+    return whole[:, 0::2] | whole[:, 1::2] << 4, scale, zero.to(torch.uint8)
