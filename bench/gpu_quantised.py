@@ -14,7 +14,9 @@ parser.add_argument("--precision", nargs="+", default=["fp16", "fp8", "int8"], c
 parser.add_argument("--runs", type=int, default=200, help="timed calls of each precision and way")
 parser.add_argument("--rounds", type=int, default=2)
 parser.add_argument("--seconds", type=float, default=0.12, help="most seconds of a rival in a round")
-parser.add_argument("--deadline", type=float, default=100.0, help="seconds after which nothing new is begun")
+parser.add_argument(
+    "--deadline", type=float, default=100.0, help="seconds for everything; what does not fit is left out"
+)
 arguments = parser.parse_args()
 
 from qontext.benchmark.gpu_quantised import cases_named, run_quantised  # noqa: E402

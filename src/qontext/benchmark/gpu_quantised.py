@@ -33,6 +33,7 @@ PRECISIONS = ("fp16", "fp8", "int8")
 LIMITS = {"fp16": 6e-3, "fp8": 0.15, "int8": 0.06}
 _SAMPLES = 32  # sequences for calibration
 _LENGTH = 128
+_A_CASE = 2.5  # seconds that a case takes
 
 Say = Callable[[str], None]
 
@@ -51,7 +52,7 @@ def run_quantised(
 
     Args:
         runs, rounds, seconds: as for `time_in_turns`.
-        deadline: seconds after which no further engine is built and no further case begun.
+        deadline: seconds for everything: an engine that would leave no time for its cases is not built.
         keep: called with the record after every case.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -70,17 +71,20 @@ def run_quantised(
             imported = import_model(Path(folder), task="encode")
             model = model.cuda()
             engines: dict[str, Engine] = {}
+            mine = [c for c in cases if c.size == size]
             for precision in precisions:
-                if time.perf_counter() - start > deadline:
-                    result["problems"].append(f"{size} in {precision} was left out: {deadline:.0f} s had passed")
+                longest = max((b["seconds"] for b in result["builds"].values()), default=0.0)
+                needed = longest + _A_CASE * len(mine)
+                if engines and time.perf_counter() - start + needed > deadline:
+                    result["problems"].append(f"{size} in {precision}: {deadline:.0f} s were not enough")
                     continue
                 try:
                     engines[precision] = _built(imported, size, precision, model.config.vocab_size, result, say)
                 except (QontextError, RuntimeError) as error:
                     result["problems"].append(f"{size} in {precision}: {first_line(error)}")
-            for case in (c for c in cases if c.size == size):
+            for case in mine:
                 if time.perf_counter() - start > deadline:
-                    result["problems"].append(f"{case.name} was left out: {deadline:.0f} s had passed")
+                    result["problems"].append(f"{case.name}: {deadline:.0f} s were not enough")
                     continue
                 result["rows"].append(_measured(case, model, engines, (runs, rounds, seconds), result, say))
                 keep(result)

@@ -60,7 +60,9 @@ class _Sums:
 def compare(floats: Runner, quantised: Runner, batches: Sequence[Batch], precision: str = "int8") -> Comparison:
     """Runs both on the samples. Raises AccuracyError when the quantised one gives zeros, constants or NaN."""
     layers, ends = _Sums(), _Sums()
-    static = {s.name: _range(s) for s in linear_steps(quantised.compiled.programs["encode"]) if _range(s)}
+    program = quantised.compiled.programs["encode"]
+    makers = {slot: step for step in program.steps for slot in step.outputs if slot >= 0}
+    static = {s.name: found for s in linear_steps(program) if (found := _range(s, makers.get(s.inputs[0]))) is not None}
     outside: dict[str, list[float]] = {name: [0.0, 0.0] for name in static}
     problems: dict[str, str] = {}
     for batch in batches:
@@ -136,14 +138,23 @@ def _in_floats(step: Step, y: torch.Tensor) -> torch.Tensor:
     return wide if factor is None or factor.constant is None else wide / factor.constant.to(y.device)
 
 
-def _range(step: Step) -> tuple[float, float, torch.Tensor | None] | None:
-    """Least and largest of what a layer with a static scale can read, and the factors of its columns."""
+# Where operators in front of a layer, which write its x in eight bits, have the factors of its columns.
+_FACTORS = {"QuantLinear": 12, "QKVToContext": 9}
+
+
+def _range(step: Step, maker: Step | None) -> tuple[float, float, torch.Tensor | None] | None:
+    """Least and largest of what a layer with a static scale can read, and the factors of its columns.
+
+    maker: the step that gives what it reads.
+    """
     if step.op != "QuantLinear":
         return None
     scale, zero, factor = step.call.inputs[5:8]
     if scale is None or scale.constant is None:
         return None
     step_size = float(scale.constant)
+    if factor is None and maker is not None and maker.op in _FACTORS:
+        factor = maker.call.input(_FACTORS[maker.op])
     columns = None if factor is None else factor.constant
     if zero is None or zero.constant is None:
         return -MOST * step_size, MOST * step_size, columns
