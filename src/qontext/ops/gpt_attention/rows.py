@@ -139,11 +139,11 @@ def rows_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -
         if values is not None and len(values) != len(new):
             raise InputError(f"{name} has {len(values)} numbers for {len(new)} sequences")
     past, slots = numbers["past_lengths"] or zero, numbers["slots"] or list(range(len(new)))
-    found = Rows(first, new, past, slots, numbers["prefix_lengths"], numbers["encoder_lengths"], tokens)
-    _check_encoder(found, given["cross_qkv"])
-    _check_positions(found, given["relative_attention_bias"])
-    if getattr(_LAST, "rows", None) != found:
-        _LAST.rows = found
+    rows = Rows(first, new, past, slots, numbers["prefix_lengths"], numbers["encoder_lengths"], tokens)
+    _check_encoder(rows, given["cross_qkv"])
+    _check_positions(rows, given["relative_attention_bias"])
+    if getattr(_LAST, "rows", None) != rows:
+        _LAST.rows = rows
     last: Rows = _LAST.rows
     return last
 
