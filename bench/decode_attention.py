@@ -1,13 +1,17 @@
 """Measures attention of one token a sequence over a cache, beside the bandwidth at which torch.sum reads memory.
 
 Usage: python bench/decode_attention.py [--output FOLDER] [--name SUFFIX] [--rounds N] [--batch B] [--context L]
+                                        [--one-thread] [--against LIBRARY]
 
 Every round times torch.sum over as many bytes as the bf16 cache has, then each variant, one after the other; the share
 of a variant is its bandwidth over that of the sum in the same round. Bandwidth counts the bytes of keys and values that
 are read, as the cache holds them. Other work on the machine is said (load average): shares stand it better than times.
+--one-thread takes one thread and counts the time that it ran: on a machine with other work that says how two versions
+compare, and --against runs another build of the library (a .so file) in turns with the one that is installed.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import statistics
@@ -18,7 +22,10 @@ from pathlib import Path
 import torch
 
 from qontext.benchmark.machine import machine
+from qontext.native import decode as native_decode
+from qontext.native import openmp
 from qontext.native.decode import decode
+from qontext.native.library import functions
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--output", default="bench/results")
@@ -26,6 +33,8 @@ parser.add_argument("--name", default="", help="suffix of the file name")
 parser.add_argument("--rounds", type=int, default=15)
 parser.add_argument("--batch", type=int, default=64)
 parser.add_argument("--context", type=int, default=2048)
+parser.add_argument("--one-thread", action="store_true")
+parser.add_argument("--against", help="another build of libqontext.so")
 arguments = parser.parse_args()
 
 HEADS, KV_HEADS, SIZE = 32, 8, 128
@@ -40,7 +49,7 @@ def variants(batch: int, context: int) -> dict[str, Variant]:
     found: dict[str, Variant] = {}
     for name, dtype in CACHES.items():
         for page in (0, 16, 64):
-            if page and name != "bf16":
+            if page == 16 and name != "bf16":
                 continue
             length = page or context
             cache = torch.empty(batch * context // length, 2, KV_HEADS, length, SIZE, dtype=dtype)
@@ -72,13 +81,40 @@ def variants(batch: int, context: int) -> dict[str, Variant]:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+    clock = time.thread_time if arguments.one_thread else time.perf_counter
+    begin = clock()
     call()
-    return time.perf_counter() - begin
+    return clock() - begin
+
+
+def with_library(path: str, call: Callable[[], object]) -> Callable[[], object]:
+    """The call with another build of the library."""
+    library = ctypes.CDLL(str(Path(path).resolve()))
+    library.qx_decode.argtypes = (ctypes.c_char_p, ctypes.c_int64)
+    library.qx_set_isa.argtypes = (ctypes.c_int64,)
+    library.qx_set_openmp.argtypes = (ctypes.c_void_p,) * 4
+    library.qx_set_isa(functions().qx_get_isa())
+    if (runtime := openmp.find()) is not None:
+        library.qx_set_openmp(*runtime.addresses)
+
+    def other() -> object:
+        own = native_decode.functions
+        native_decode.functions = lambda: library  # type: ignore[assignment, return-value]
+        try:
+            return call()
+        finally:
+            native_decode.functions = own
+
+    return other
 
 
 def main() -> None:
+    if arguments.one_thread:
+        torch.set_num_threads(1)
     measured = variants(arguments.batch, arguments.context)
+    if arguments.against:
+        others = {f"{n} (other)": (with_library(arguments.against, c), count) for n, (c, count) in measured.items()}
+        measured = {n: v for pair in zip(measured.items(), others.items(), strict=True) for n, v in pair}
     read = torch.zeros(next(iter(measured.values()))[1] // 4)
     sums: list[float] = []
     times: dict[str, list[float]] = {name: [] for name in measured}
@@ -109,6 +145,7 @@ def main() -> None:
     result = {
         "machine": machine(),
         "load_average": round(load, 2),
+        "one_thread": arguments.one_thread,
         "sizes": {
             "batch": arguments.batch,
             "context": arguments.context,
@@ -126,7 +163,7 @@ def main() -> None:
     print(f"torch.sum reads at {result['sum_gigabytes_per_second']} GB/s (load average {load:.1f})")
     for row in rows:
         print(
-            f"{row['variant']:24} {row['milliseconds']:8.2f} ms {row['gigabytes_per_second']:6.1f} GB/s "
+            f"{row['variant']:30} {row['milliseconds']:8.2f} ms {row['gigabytes_per_second']:6.1f} GB/s "
             f"{row['share_of_sum']:6.0%} of the sum"
         )
     print(f"wrote {path}")

@@ -180,7 +180,18 @@ def decode_attention(record: Record) -> str:
     sizes = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in record["sizes"].items())
     speed, load = record["sum_gigabytes_per_second"], record["load_average"]
     said = f"{sizes}; torch.sum reads {speed:.1f} GB/s; load average {load}."
+    if record.get("one_thread"):
+        said += " One thread, by the time that it ran; (other) is the build of the library before this one."
     return f"{grid(head, rows)}\n\n{said}"
+
+
+def generate_steps(record: Record) -> str:
+    """What a step of a small decoder costs on one thread."""
+    head = ["prompts", "tokens of a page", "us a step", "best", "tokens/s"]
+    keys = ("prompts", "tokens_per_page", "microseconds_per_step", "best_microseconds_per_step", "tokens_per_second")
+    sizes = ", ".join(f"{k} {v}" for k, v in record["sizes"].items())
+    rows = [[str(row[k]) for k in keys] for row in record["rows"]]
+    return f"{grid(head, rows)}\n\n{sizes}; time of the process; load average {record['load_average']}."
 
 
 def int8_accuracy(record: Record) -> str:
@@ -284,6 +295,7 @@ TABLES: Sequence[tuple[str, str, Table]] = (
     ("int8-agreement", "int8 on a CPU: the same word in a mask", int8_agreement),
     ("int8-build", "int8 on a CPU: builds with calibration", int8_build),
     ("decode-attention", "Attention of the generation phase on a CPU", decode_attention),
+    ("generate-steps", "A step of a small decoder on a CPU", generate_steps),
     ("engine-load", "Loading an engine", engine_load),
     ("native-kernels", "CPU kernels", kernels),
 )

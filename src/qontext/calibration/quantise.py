@@ -69,6 +69,8 @@ def check_options(
         problems.append(f"quantise is {options.quantise!r}, allowed: ('linear',) and ('linear', 'attention')")
     elif options.activations == "none" and "attention" in options.quantise:
         problems.append("quantise names 'attention', whose operands are activations, but activations is 'none'")
+    elif settings.precision != "int8" and "attention" in options.quantise:
+        problems.append(f"quantise names 'attention', which multiplies bytes; the precision is {settings.precision!r}")
     if options.weight_bits not in (4, 8):
         problems.append(f"weight_bits is {options.weight_bits}, allowed: 4, 8")
     elif options.weight_bits == 4 and options.activations != "none":

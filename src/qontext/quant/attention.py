@@ -65,13 +65,14 @@ def _unfit(node: ir.Node) -> str | None:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, scales: torch.Tensor | None) -> None:
-    inputs = list(node.inputs)
+    inputs = list(node.inputs)[:QKV_SCALE]
     if scales is not None:
         held = to_onnx(scales, f"{node.name}/qkv_scale")
         value = ir.Value(name=held.name, const_value=held, type=ir.TensorType(held.dtype), shape=ir.Shape(scales.shape))
         graph.register_initializer(value)
         inputs += [None] * (QKV_SCALE - len(inputs)) + [value]
-    made = ir.Node(DOMAIN, "QuantQKVToContext", inputs, attributes_of(values_of(node)), num_outputs=1, name=node.name)
+    settings = {name: value for name, value in values_of(node).items() if name != "eight_bits"}
+    made = ir.Node(DOMAIN, "QuantQKVToContext", inputs, attributes_of(settings), num_outputs=1, name=node.name)
     set_origin(made, origin_of(node))
     set_ids(made, ids_of(node))
     out, old = made.outputs[0], node.outputs[0]

@@ -194,6 +194,18 @@ def test_many_queries_within_a_window():
     close(case.run(), case.want())
 
 
+@pytest.mark.parametrize("page", [0, 16])
+def test_what_lies_beyond_the_cache_is_left_alone(page):
+    """A sequence that says it is longer than the cache, and one whose pages the pool has not, harm no neighbour."""
+    case = Case([20, 40, 30], [1, 1, 1], 4, 2, 32, torch.float32, page, capacity=48)
+    want = case.want()
+    case.past[1] = 10_000
+    if page:
+        case.table[case.slots[1]] = torch.tensor([9999, -5, 7777], dtype=torch.int32)
+    got = case.run(longest=48)
+    close(got[[0, 2]], want[[0, 2]])
+
+
 def test_prefixes_are_seen_by_all():
     case = Case([3, 0, 20], [100, 50, 1], 4, 2, 32, torch.float32, 16)
     prefixes = [60, 50, 7]

@@ -2,7 +2,8 @@
 // lie. The sums run beside the largest score so far, and are scaled when it rises.
 //
 // The rows of queries are worked on four at a time, so that a key or value is widened once for all of them. Where queries
-// and cache are bfloat16 and the processor multiplies pairs of them (decode_pairs.h), nothing is widened at all.
+// are bfloat16 and the processor multiplies pairs of them (decode_pairs.h), a cache of bfloat16 is read as it lies, and
+// one of eight bits becomes bfloat16 once for all rows.
 #pragma once
 #include "cached.h"
 #include "decode_pairs.h"
@@ -27,7 +28,7 @@ class DecodeRun {
     const int64_t group, rows, padded, size, wide;
     const bool paired;
     float *queries, *sums, *scores, *top, *total;
-    uint16_t *pair_queries, *pair_scores;
+    uint16_t *pair_queries, *pair_scores, *pair_rows;
     const Cached *keys[2][decode_keys + 4], *values[2][decode_keys + 4];
     int64_t positions[2][decode_keys];
 
@@ -54,6 +55,7 @@ public:
             total = carve.take<float>(size_t(padded));
             pair_queries = carve.take<uint16_t>(paired ? size_t(padded * size) : 0);
             pair_scores = carve.take<uint16_t>(paired ? size_t(padded * decode_keys) : 0);
+            pair_rows = carve.take<uint16_t>(paired && !holds_pairs<C> ? size_t(decode_keys * size) : 0);
             if (pass == 0 && !(base = scratch(0, carve.used()))) return false;
         }
         take_queries();
@@ -74,10 +76,6 @@ public:
     }
 
 private:
-    static void near(const Cached* p, int64_t count) {
-        for (int64_t i = 0; i < count; i += 64 / int64_t(sizeof(Cached))) __builtin_prefetch(p + i, 0, 2);
-    }
-
     float factor() const { return float(a.scale) * a.key_scale[task.kv_head * a.scale_step]; }
 
     // Row r is query r / group of head kv_head * group + r % group; the factor of the scores is put into it.
@@ -102,18 +100,21 @@ private:
         }
     }
 
-    // Addresses of the keys and values from the n-th seen one on.
+    // Addresses of the keys and values from the n-th seen one on, run by run of tokens that lie one after the other.
     void find(int64_t n, int which) {
         const int64_t count = task.end - n < decode_keys ? task.end - n : decode_keys;
         const Cached* base = static_cast<const Cached*>(a.cache) + task.kv_head * a.head;
-        const bool even = !a.table && !a.indirection && a.capacity >= seen.total;
-        const int64_t start = even ? a.slots[task.row] * a.block : 0;
-        for (int64_t i = 0; i < count; ++i) {
-            const int64_t position = seen.position(n + i);
-            positions[which][i] = position;
-            const int64_t place = even ? start + position * a.token : place_of(a, slot_of(a, task.row, position), position);
-            keys[which][i] = base + place;
-            values[which][i] = base + place + a.part;
+        for (int64_t i = 0; i < count;) {
+            const int64_t position = seen.position(n + i), gap = n + i < seen.kept ? seen.kept - n - i : count;
+            int64_t run = a.indirection ? 1 : straight(a, position);
+            if (run > count - i) run = count - i;
+            if (run > gap) run = gap;
+            const Cached* at = base + place_of(a, slot_of(a, task.row, position), position);
+            for (int64_t k = 0; k < run; ++k, ++i, at += a.token) {
+                positions[which][i] = position + k;
+                keys[which][i] = at;
+                values[which][i] = at + a.part;
+            }
         }
         // A tile of keys is read whole, and values are brought near in twos.
         for (int64_t i = count; i < decode_keys + 4; ++i) {
@@ -124,18 +125,14 @@ private:
 
     // scores = Q K^T; the keys of the next round are brought near meanwhile.
     void score(int which, int64_t count, bool more) {
+        if (paired) return score_in_pairs(which, count, more);
         const int64_t even = size - size % width;
         const int rest = int(size - even);
         for (int64_t j = 0; j < count; j += key_tile) {
             const Cached* const* k = keys[which] + j;
             if (more)
-                for (int i = 0; i < key_tile; ++i) near(keys[which ^ 1][j + i], size);
+                for (int i = 0; i < key_tile; ++i) bring_near(keys[which ^ 1][j + i], size);
             for (int64_t r = 0; r < padded; r += row_tile) {
-                if (paired) {
-                    const float by = factor() * (a.softcap == 0.0 ? log2_e : 1.0f);
-                    score_pairs(pair_queries + r * size, k, size, by, scores + r * decode_keys + j);
-                    continue;
-                }
                 const float* q = queries + r * wide;
                 V sum[width];
 #pragma GCC unroll 16
@@ -165,6 +162,19 @@ private:
 #pragma GCC unroll 16
                     for (int i = 0; i < key_tile; ++i) scores[(r + row) * decode_keys + j + i] = folded[row * key_tile + i];
             }
+        }
+    }
+
+    void score_in_pairs(int which, int64_t count, bool more) {
+        const float by = factor() * (a.softcap == 0.0 ? log2_e : 1.0f);
+        for (int64_t j = 0; j < count; j += width) {
+            const uint16_t* pairs[width];
+            for (int i = 0; i < width; ++i) {
+                if (more && !holds_pairs<C>) bring_near(keys[which ^ 1][j + i], size);
+                pairs[i] = as_pairs<C>(keys[which][j + i], size, pair_rows + i * size);
+            }
+            const Cached* const* next = more && holds_pairs<C> ? keys[which ^ 1] + j : nullptr;
+            for (int64_t r = 0; r < padded; r += row_tile, next = nullptr) score_pairs(pair_queries + r * size, pairs, next, size, by, scores + r * decode_keys + j);
         }
     }
 
@@ -221,10 +231,17 @@ private:
     }
 
     void add_values(int which, int64_t count, bool more) {
+        const uint16_t* pairs[decode_keys + 4];
+        if (paired)
+            for (int64_t j = 0; j < count; ++j) {
+                if (more && !holds_pairs<C>) bring_near(values[which ^ 1][j], size);
+                pairs[j] = as_pairs<C>(values[which][j], size, pair_rows + j * size);
+            }
         for (int64_t r = 0; r < padded; r += row_tile) {
             const bool fetch = more && r == 0;
             if (paired) {
-                add_pairs(pair_scores + r * decode_keys, values[which], fetch ? values[which ^ 1] : nullptr, count, size, sums + r * wide, wide);
+                const Cached* const* next = fetch && holds_pairs<C> ? values[which ^ 1] : nullptr;
+                add_pairs(pair_scores + r * decode_keys, pairs, next, count, size, sums + r * wide, wide);
                 continue;
             }
             int64_t c = 0;
@@ -244,7 +261,7 @@ private:
         const float* p = scores + r * decode_keys;
         for (int64_t j = 0; j < count; ++j) {
             const Cached* from = values[which][j] + c;
-            if (fetch) near(values[which ^ 1][j] + c, N * width);
+            if (fetch) bring_near(values[which ^ 1][j] + c, N * width);
             V value[N];
 #pragma GCC unroll 16
             for (int n = 0; n < N; ++n) value[n] = C::load(from + n * width);

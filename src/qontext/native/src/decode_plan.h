@@ -37,6 +37,21 @@ inline int64_t place_of(const QxDecode& a, int64_t slot, int64_t position) {
     return int64_t(a.table[slot * a.table_row + place / a.page]) * a.block + place % a.page * a.token;
 }
 
+// Asks memory for numbers that will be read soon. Into the second level of cache: the first has few requests open at a
+// time, which would all wait for memory.
+template <class T>
+inline void bring_near(const T* p, int64_t count) {
+    for (int64_t i = 0; i < count; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(p + i, 0, 2);
+}
+
+// How many tokens from a position on lie one after the other, whatever slot they are of.
+inline int64_t straight(const QxDecode& a, int64_t position) {
+    int64_t place = position, end = a.capacity;
+    if (place >= a.capacity) place = a.sinks + (position - a.sinks) % (a.capacity - a.sinks);
+    if (a.table) end = (place / a.page + 1) * a.page;
+    return (end < a.capacity ? end : a.capacity) - place;
+}
+
 // The slot that a sequence reads a position from: another beam's, where the tokens before this step came from it.
 inline int64_t slot_of(const QxDecode& a, int64_t row, int64_t position) {
     const int64_t slot = a.slots[row];

@@ -62,9 +62,25 @@ static inline void raised_bytes(const typename D::T* row, int64_t size, float in
     }
 }
 
+// Moves bytes down by 128 again and adds them up.
+static inline int32_t lowered(uint8_t* __restrict at, int64_t count) {
+    int32_t sum = 0;
+    for (int64_t k = 0; k < count; ++k) {
+        at[k] ^= 0x80;
+        sum += int8_t(at[k]);
+    }
+    return sum;
+}
+
 static inline V rounded(V v) {
     const V magic = set1(12582912.0f);  // 1.5 * 2^23: adding it leaves no digits behind the point
     return (v + magic) - magic;
+}
+
+// Four rows of raised bytes as words of signed ones, a word holding the same column of each.
+static inline void four_rows(const uint8_t* __restrict from, int64_t apart, int64_t columns, uint32_t* __restrict to) {
+    for (int64_t c = 0; c < columns; ++c)
+        to[c] = (uint32_t(from[c]) | uint32_t(from[apart + c]) << 8 | uint32_t(from[2 * apart + c]) << 16 | uint32_t(from[3 * apart + c]) << 24) ^ 0x80808080u;
 }
 
 template <class D>
@@ -157,10 +173,7 @@ private:
                     const ByteScale by = scale_of_row(row, a.head_size, call.k_scale);
                     scale = by.scale;
                     raised_bytes<D>(row, a.head_size, by.inverse, line);
-                    for (int64_t k = 0; k < words * 4; ++k) {
-                        line[k] ^= 0x80;
-                        sum += int8_t(line[k]);
-                    }
+                    sum = lowered(line, words * 4);
                 } else {
                     std::memset(line, 0, size_t(words * 4));
                 }
@@ -194,9 +207,7 @@ private:
             for (int p = 0; p < panels.count; ++p) {
                 const int64_t first = int64_t(panels.first(p)) * width, columns = int64_t(panels.vectors(p)) * width;
                 uint32_t* to = packed_values + first * key_words + j * columns;
-                const uint8_t* from = line + first;
-                for (int64_t c = 0; c < columns; ++c)
-                    to[c] = (uint32_t(from[c]) | uint32_t(from[apart + c]) << 8 | uint32_t(from[2 * apart + c]) << 16 | uint32_t(from[3 * apart + c]) << 24) ^ 0x80808080u;
+                four_rows(line + first, apart, columns, to);
             }
         }
     }

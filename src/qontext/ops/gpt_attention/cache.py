@@ -79,11 +79,8 @@ class Cache:
 
     def _index(self, slots: Tensor, positions: Tensor, part: int) -> tuple[Tensor | int | slice, ...]:
         """The index of tokens [L] of slots [L]; the result is [L, Nkv, D]."""
-        places = self.places(positions)
-        if self.table is None:
-            return slots, part, slice(None), places
-        page = self.tensor.shape[3]
-        return self.table[slots, places // page].long(), part, slice(None), places % page
+        rows, places = self.where(slots, positions)
+        return rows, part, slice(None), places
 
     def read(self, slot: int, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Keys and values [L, Nkv, D] of one slot, through the indirection of beams where there is one."""
@@ -98,12 +95,24 @@ class Cache:
         )
         return key, value
 
+    def where(self, slots: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the tensor (slots or pages) and places in them of tokens [L] of slots [L]."""
+        places = self.places(positions)
+        if self.table is None:
+            return slots, places
+        page = self.tensor.shape[3]
+        return self.table[slots, places // page].long(), places % page
+
     def write(self, slots: Tensor, positions: Tensor, key: Tensor, value: Tensor) -> None:
         """Writes tokens [L, Nkv, D] to their places, quantised where the cache is."""
+        self.put(self.where(slots, positions), key, value)
+
+    def put(self, where: tuple[Tensor, Tensor], key: Tensor, value: Tensor) -> None:
+        """Writes tokens [L, Nkv, D] to rows and places of the tensor."""
+        rows, places = where
         for part, x in ((0, key), (1, value)):
-            self.tensor[self._index(slots, positions, part)] = quantised(
-                x, by_part(self.to_cache, part), self.tensor.dtype
-            )
+            held = quantised(x, by_part(self.to_cache, part), self.tensor.dtype)
+            self.tensor[rows, part, :, places] = held
 
     def as_held(self, key: Tensor, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Keys and values as they are read back after they were written."""
@@ -114,6 +123,11 @@ class Cache:
             low = quantised(x, by_part(self.to_cache, part), self.tensor.dtype)
             held.append(dequantised(low, by_part(self.from_cache, part), dtype))
         return held[0], held[1]
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """All that says where tokens lie, but for the table."""
+        return self.tensor.shape, self.capacity, self.sinks, self.cyclic
 
     def check(self, slots: list[int], past: list[int], new: list[int], window: int) -> None:
         """Raises InputError for lengths, slots and pages that do not fit."""

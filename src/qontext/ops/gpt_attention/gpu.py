@@ -101,6 +101,7 @@ class GpuStep(Step):
         qkv, bias = given["qkv"], given["qkv_bias"]
         assert qkv is not None
         flat = qkv.reshape(-1, qkv.shape[-1])
+        flat = flat if flat.stride(-1) == 1 else flat.contiguous()
         query = flat.new_empty(len(flat), self.heads, self.size)
         if not len(flat) or (rows is not None and not any(rows.new)):
             return query.zero_()
@@ -114,7 +115,7 @@ class GpuStep(Step):
             query,
             places,
             self.kv_heads,
-            bias,
+            _flat(bias),
             self._angles(rows),
             cache.tensor,
             key_scale,

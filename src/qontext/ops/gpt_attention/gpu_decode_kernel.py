@@ -117,7 +117,7 @@ def rows_of_tiles(
         page = tl.load(table + own.to(tl.int64) * t_slot + lies // PAGE, mask=inside, other=0)
         return tl.minimum(page.to(tl.uint32), pages - 1).to(tl.int64) * c_slot + (lies % PAGE) * c_place
     else:
-        return own.to(tl.int64) * c_slot + lies.to(tl.int64) * c_place
+        return tl.minimum(own.to(tl.uint32), pages - 1).to(tl.int64) * c_slot + lies.to(tl.int64) * c_place
 
 
 @triton.jit
@@ -157,6 +157,8 @@ def decode_tokens(
     total = tl.where(count > begun, before + tl.minimum(count, begun + MOST), 0)
     if prefixes is not None:  # all see it
         total = tl.where(count > begun, tl.maximum(total, tl.minimum(tl.load(prefixes + b), before + count)), 0)
+    if not CYCLIC:  # what lies beyond the cache is somebody else's
+        total = tl.minimum(total, capacity)
     row = tl.arange(0, ROWS)
     d = tl.arange(0, BD)
     query_of = begun + row // GROUP
@@ -180,7 +182,7 @@ def decode_tokens(
     if WINDOW:
         near = tl.minimum(sinks, total)
         skipped = tl.maximum(before + begun - window + 1, near)
-    length = near + total - skipped
+    length = tl.maximum(near + total - skipped, 0)
     each = tl.cdiv(tl.cdiv(length, TOKENS), shares) * TOKENS
     begin = share * each
     end = tl.minimum(begin + each, length)
@@ -237,17 +239,17 @@ def decode_tokens(
         logits = tl.where(seen, logits, float("-inf"))
         best = tl.maximum(top, tl.max(logits, 1))
         level = level_of(best, True)
-        shares_of_keys, keep = tl.exp2(logits - level[:, None]), tl.exp2(top - level)
+        chances, keep = tl.exp2(logits - level[:, None]), tl.exp2(top - level)
         if words is not None:
-            weight = weight * keep + tl.sum(shares_of_keys, 1)
-            p = shares_of_keys.to(tl.float16)
+            weight = weight * keep + tl.sum(chances, 1)
+            p = chances.to(tl.float16)
             v_0, v_1, v_2, v_3 = halves_of_words(four, cache.dtype.element_ty == tl.int8)
             acc_0 = tl.dot(p, v_0, acc_0 * keep[:, None])
             acc_1 = tl.dot(p, v_1, acc_1 * keep[:, None])
             acc_2 = tl.dot(p, v_2, acc_2 * keep[:, None])
             acc_3 = tl.dot(p, v_3, acc_3 * keep[:, None])
         else:
-            weight, acc = add_tile(shares_of_keys, keep, weight, acc, value, PRECISION)
+            weight, acc = add_tile(chances, keep, weight, acc, value, PRECISION)
         top = best
         rows = ahead
     if words is not None:

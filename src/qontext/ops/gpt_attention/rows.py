@@ -1,7 +1,9 @@
 """The sequences of one call: which tokens are new, how many came before, where they are cached."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -30,6 +32,8 @@ INPUTS = (
     "encoder_lengths",
 )
 
+_LAST = threading.local()  # rows: those of this thread's last call
+
 COUNTS = ("past_lengths", "query_lengths")  # what a step on a GPU reads on the host, if it reads anything there
 
 
@@ -44,6 +48,7 @@ class Rows:
     prefix: list[int] | None
     encoder: list[int] | None
     tokens: int
+    memo: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)  # see `rows_of`
 
     def __len__(self) -> int:
         return len(self.new)
@@ -56,8 +61,23 @@ class Rows:
         """
         return (self.past, self.new) if self.encoder is None else ([0] * len(self), self.encoder)
 
+    def once(self, name: object, make: Callable[[], Any]) -> Any:
+        """What `make` gives, worked out by the first layer that asks for it."""
+        if name not in self.memo:
+            self.memo[name] = make()
+        return self.memo[name]
+
+    def starts(self) -> list[int]:
+        """Where the new tokens of each sequence begin among all new tokens."""
+        found: list[int] = self.once("starts", lambda: [0, *accumulate(self.new)][:-1])
+        return found
+
     def token_index(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every new token: its flat row, its position, its slot; int64 [sum of new]."""
+        """Of every new token: its flat row, its position, its slot; int64 [sum of new]. Not to be written to."""
+        found: tuple[Tensor, Tensor, Tensor] = self.once("tokens", self._token_index)
+        return found
+
+    def _token_index(self) -> tuple[Tensor, Tensor, Tensor]:
         new = torch.tensor(self.new, dtype=torch.int64)
         inside = torch.arange(int(new.sum())) - (new.cumsum(0) - new).repeat_interleave(new)
         index, position, slot = (
@@ -82,6 +102,9 @@ def rows_each(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any])
 
 def rows_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -> Rows:
     """The sequences of a call.
+
+    Calls that follow each other with the same numbers, as the layers of a model bring them, get the same object, so
+    that a layer finds what the one before it has worked out.
 
     Raises InputError for lengths that do not add up to the tokens, are negative or larger than their room.
     """
@@ -119,7 +142,10 @@ def rows_of(given: Mapping[str, Tensor | None], attributes: Mapping[str, Any]) -
     rows = Rows(first, new, past, slots, numbers["prefix_lengths"], numbers["encoder_lengths"], tokens)
     _check_encoder(rows, given["cross_qkv"])
     _check_positions(rows, given["relative_attention_bias"])
-    return rows
+    if getattr(_LAST, "rows", None) != rows:
+        _LAST.rows = rows
+    last: Rows = _LAST.rows
+    return last
 
 
 def _check_encoder(rows: Rows, source: Tensor | None) -> None:

@@ -48,7 +48,7 @@ class Step:
         """Fills the context `[..., N * D]` and updates the cache."""
         rows, cache = rows_of(given, self.attributes), cache_of(given, self.attributes)
         if cache is not None:
-            cache.check(rows.slots, *rows.written, self.window)
+            self._check(rows, cache)
         qkv = given["qkv"]
         assert qkv is not None
         query, key, value = split(qkv, given["qkv_bias"], self.heads, self.kv_heads, self.size)
@@ -58,8 +58,7 @@ class Step:
         if not whole:
             out.zero_()
             query, key, value = query[index], key[index], value[index]
-        ends = torch.tensor(rows.new, dtype=torch.int64).cumsum(0).tolist()
-        starts = [end - n for end, n in zip(ends, rows.new, strict=True)]
+        starts = rows.starts()
         packed = query.new_empty(query.shape) if not whole else out
         if rows.encoder is not None:
             self._cross(given, rows, cache, query, starts, packed)
@@ -69,17 +68,34 @@ class Step:
         if not whole:
             out[index] = packed
 
+    def _check(self, rows: Rows, cache: Cache) -> None:
+        """Raises InputError for a cache and table that do not fit; asked once for layers with the same ones."""
+        layout = (*cache.layout, self.window)
+        known, table = rows.memo.get("checked", (None, None))
+        same = table is cache.table or (
+            table is not None and cache.table is not None and torch.equal(table, cache.table)
+        )
+        if known == layout and same and cache.indirection is None:
+            return
+        cache.check(rows.slots, *rows.written, self.window)
+        rows.memo.pop("places", None)
+        rows.memo["checked"] = layout, None if cache.table is None else cache.table.clone()
+
     def _turned(self, query: Tensor, key: Tensor, positions: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """Queries in their dtype and keys in float32, turned by their positions."""
         if self.rotary is None or not len(positions):
             return query, key
         cos, sin = self.cos_sin(positions, rows)
         cos, sin = cos.to(self.place), sin.to(self.place)
-        turned = self.rotary.turned(query.float(), cos, sin).to(query.dtype)
-        return turned, self.rotary.turned(key.float(), cos, sin)
+        both = self.rotary.turned(torch.cat([query, key], 1).float(), cos, sin)
+        return both[:, : self.heads].to(query.dtype), both[:, self.heads :]
 
     def cos_sin(self, positions: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """cos and sin, float32 [T, pairs] on the host, of all new tokens."""
+        found: tuple[Tensor, Tensor] = rows.once(self.rotary, lambda: self._cos_sin(positions, rows))
+        return found
+
+    def _cos_sin(self, positions: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         assert self.rotary is not None
         if self.rotary.depends_on_length:
             parts = [
@@ -150,8 +166,9 @@ class Step:
     def _write(self, rows: Rows, cache: Cache, positions: Tensor, slots: Tensor, key: Tensor, value: Tensor) -> None:
         if cache.cyclic:
             kept = self.kept(rows, cache, positions)
-            positions, slots, key, value = positions[kept], slots[kept], key[kept], value[kept]
-        cache.write(slots, positions, key, value)
+            cache.write(slots[kept], positions[kept], key[kept], value[kept])
+        else:
+            cache.put(rows.once("places", lambda: cache.where(slots, positions)), key, value)
 
     @staticmethod
     def kept(rows: Rows, cache: Cache, positions: Tensor) -> Tensor:
