@@ -123,6 +123,8 @@ def by_kernel(steps: Sequence[StepProfile], ceilings: Ceilings, sizes: Mapping[s
         row["bytes"] += one.cost.bytes
         row["flops"] += one.cost.flops
         if chosen is not None and one.step.rows is not None and chosen.size.value(one.step.rows) == rows:
-            row["tuned_us"] = row.get("tuned_us", 0.0) + dict(chosen.timings)[chosen.kernel]
+            taken = dict(chosen.timings).get(chosen.kernel)  # a call that could not be made up was not timed
+            if taken is not None:
+                row["tuned_us"] = row.get("tuned_us", 0.0) + taken
         row["least_us"] += ceilings.best_us(one.cost.bytes, one.cost.flops, dtype)
     return sorted(found.values(), key=lambda r: -r["us"])
