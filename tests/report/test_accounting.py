@@ -90,10 +90,12 @@ def test_decoders_by_program(family, tmp_path):
     built = qx.build(model, tune=False)
     built.save(tmp_path / "m.qx")
     loaded = qx.load(tmp_path / "m.qx")
-    for name in ("encode", "prefill", "decode"):
+    programs = list(built.compiled.programs)
+    assert programs[:3] == ["encode", "prefill", "decode"] and set(programs[3:]) <= {"beams"}
+    for name in programs:
         data = qx.explain(built, 2, 12, program=name).data
         check(data)
-        assert data["programs"] == ["encode", "prefill", "decode"] and data["program"] == name
+        assert data["programs"] == programs and data["program"] == name
         assert len([layer for layer in data["layers"] if layer["path"]]) == config.num_hidden_layers
         caches = data["memory"]["caches"]
         heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
