@@ -141,7 +141,8 @@ def test_norms_keep_symbolic_shapes():
     for name in ("LayerNorm", "RMSNorm"):
         assert inferred(name, x, e) == [("float32", (B, S, 8))]
     both = ("float32", (B, S, 8))
-    assert inferred("SkipLayerNorm", x, x, e, e) == [both, both]
+    by_row = [("float32", (B, S))] * 2
+    assert inferred("SkipLayerNorm", x, x, e, e) == [both, both, ("int8", (B, S, 8)), *by_row]
     image = float_operand(B, 6, symbol("S1"), symbol("S2"))
     wanted = ("float32", (B, 6, symbol("S1"), symbol("S2")))
     assert inferred("GroupNorm", image, float_operand(6), float_operand(6), num_groups=2) == [wanted]
