@@ -112,6 +112,7 @@ def test_doctor_and_version():
     assert "fill-mask" in qontext("--help").stdout
 
 
+@pytest.mark.slow
 def test_calibrate_build_and_explain_int8(folder, tmp_path):
     samples, cache, engine = tmp_path / "samples.txt", tmp_path / "cache.json", tmp_path / "m.qx"
     samples.write_text("the river is long.\n\nthe old river is old.\n")
