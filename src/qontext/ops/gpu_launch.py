@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from .call import Call, Device
 from .kernel_checks import dtypes_are
 
+_HOPPER = 90
 FP8_CAPABILITY = 89  # from which on a device multiplies 8-bit floats
 _FLOATS = ("float32", "float16", "bfloat16")
 
@@ -48,6 +49,12 @@ def may_overlap(call: Call) -> bool:
     from triton import knobs
 
     return not knobs.runtime.interpret
+
+
+def not_hopper(call: Call) -> str | None:
+    """None on a device that kernels written for Hopper run on, else which one it is."""
+    found = compute_capability(call)
+    return None if found == _HOPPER else f"the device is sm_{found}, the kernel is written for sm_{_HOPPER}"
 
 
 def power_of_2(number: int) -> int:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ..call import Bound, Call, Kernel
-from ..gpu_launch import blocks, compute_capability, may_overlap
-from .gpu_persistent import least_rows, multiprocessors, worth_an_epilogue
-from .gpu_rows import aligned, halves_of_numbers, over_rows, sizes
+from ..gluon_maps import map_of
+from ..gpu_launch import blocks, may_overlap, not_hopper
+from .gpu_persistent import multiprocessors, worth_an_epilogue
+from .gpu_rows import aligned, halves_of_numbers, least_rows, over_rows, sizes
 
-_HOPPER = 90
 _LEAST_ROWS = 512  # below, there is not a tile for each team
 _STAGES = 5
 _TILE, _DEPTH = 128, 64
@@ -23,24 +23,13 @@ def supports(call: Call) -> str | None:
     reason = halves_of_numbers(call)
     if reason is not None:
         return reason
-    capability = compute_capability(call)
-    if capability != _HOPPER:
-        return f"the device is sm_{capability}, the kernel is written for sm_{_HOPPER}"
-    return worth_an_epilogue(call) or least_rows(call, _LEAST_ROWS)
+    return not_hopper(call) or worth_an_epilogue(call) or least_rows(call, _LEAST_ROWS)
 
 
 def maps_of(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> tuple[Any, Any, Any]:
     """Tensor maps of x `[rows, K]`, weight `[N, K]` and y `[rows, N]`, all beginning on 16 bytes."""
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-    dtype = gl.float16 if x.dtype == torch.float16 else gl.bfloat16
-    shapes = ([_TILE, _DEPTH], [_TILE, _DEPTH], [_TILE, _TILE])
-    x_map, weight_map, y_map = (
-        TensorDescriptor.from_tensor(tensor, shape, gl.NVMMASharedLayout.get_default_for(shape, dtype))
-        for tensor, shape in zip((x, weight, y), shapes, strict=True)
-    )
-    return x_map, weight_map, y_map
+    operand = [_TILE, _DEPTH]
+    return map_of(x, operand), map_of(weight, operand), map_of(y, [_TILE, _TILE])
 
 
 def bind(call: Call) -> Bound:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ..call import Call, Kernel
-from ..gpu_launch import blocks, compute_capability, may_overlap
+from ..gluon_maps import map_of
+from ..gpu_launch import blocks, may_overlap, not_hopper
 from ..native_kernel import even
-from .gpu_rows import Compute, aligned, halves_of_numbers, over_rows, sizes
+from .gpu_rows import Compute, aligned, halves_of_numbers, most_rows, over_rows, sizes
 
-_HOPPER = 90
 _DEPTH = 64
 _SHARED = 220 << 10  # bytes of shared memory that a program may take
 _MOST_ROWS = 256
@@ -54,18 +54,19 @@ def supports(shape: Early, call: Call) -> str | None:
     reason = halves_of_numbers(call)
     if reason is not None:
         return reason
-    capability = compute_capability(call)
-    if capability != _HOPPER:
-        return f"the device is sm_{capability}, the kernel is written for sm_{_HOPPER}"
+    reason = not_hopper(call)
+    if reason is not None:
+        return reason
     weight = call.inputs[1]
     assert weight is not None
     if weight.constant is None:
         return "the weight is computed at run time, the kernel reads it before its predecessor has ended"
     if call.inputs[3] is not None:
         return "there is 1 residual, the kernel adds none"
-    rows, _, k = sizes(call)
-    if rows is not None and rows > _MOST_ROWS:
-        return f"x has {rows} rows, this kernel is meant for at most {_MOST_ROWS}"
+    reason = most_rows(call, _MOST_ROWS)
+    if reason is not None:
+        return reason
+    _, _, k = sizes(call)
     if shape.shared(k) > _SHARED:
         return f"K is {k}: {shape.shared(k)} bytes of shared memory, a program may take {_SHARED}"
     return None
@@ -73,11 +74,7 @@ def supports(shape: Early, call: Call) -> str | None:
 
 def weight_map(weight: torch.Tensor, columns: int) -> Any:
     """The tensor map of a weight `[N, K]` read in blocks `[columns, 64]`."""
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-    block, dtype = [columns, _DEPTH], gl.float16 if weight.dtype == torch.float16 else gl.bfloat16
-    return TensorDescriptor.from_tensor(weight, block, gl.NVMMASharedLayout.get_default_for(block, dtype))
+    return map_of(weight, [columns, _DEPTH])
 
 
 def bind_rows(shape: Early, call: Call) -> Compute:

@@ -11,27 +11,28 @@ import torch
 
 from ..call import Call, Kernel
 from ..gpu_launch import blocks, compute_capability, may_overlap
-from .gpu_rows import Compute, aligned, halves_of_numbers, over_rows, sizes
+from .gpu_rows import Compute, aligned, halves_of_numbers, least_rows, over_rows, sizes
 
 _CAPABLE = (90, 100, 103)
-_LEAST_ROWS = 256
-_GROUP = 8
+LEAST_ROWS = 256
+GROUP = 8
 _INTERPRETED_PROGRAMS = 3
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows and columns of a tile of y, depth of a step along K, warps and stages."""
+    """Rows and columns of a tile of y, depth of a step along K, warps and stages; what the product is called."""
 
     rows: int
     columns: int
     depth: int
     warps: int
     stages: int
+    product: str = "linear"
 
     @property
     def name(self) -> str:
-        return f"triton.linear.{self.rows}x{self.columns}x{self.depth}"
+        return f"triton.{self.product}.{self.rows}x{self.columns}x{self.depth}"
 
 
 # Larger tiles gain with some thousand rows, where the kernel for Hopper (`gpu_alternating.py`) beats them all.
@@ -48,11 +49,22 @@ def supports(shape: Shape, call: Call) -> str | None:
     reason = halves_of_numbers(call)
     if reason is not None:
         return reason
+    return without_maps(call) or worth_an_epilogue(call) or least_rows(call, LEAST_ROWS)
+
+
+def without_maps(call: Call) -> str | None:
+    """None on a device with what programs that stay need, else what that is."""
     capability = compute_capability(call)
-    if capability not in _CAPABLE:
-        able = ", ".join(f"sm_{c}" for c in _CAPABLE)
-        return f"the device is sm_{capability}, the kernel needs tensor maps and 160 KiB of shared memory: {able}"
-    return worth_an_epilogue(call) or least_rows(call, _LEAST_ROWS)
+    if capability in _CAPABLE:
+        return None
+    able = ", ".join(f"sm_{c}" for c in _CAPABLE)
+    return f"the device is sm_{capability}, the kernel needs tensor maps and 160 KiB of shared memory: {able}"
+
+
+def programs_for(shape: Shape, x: torch.Tensor, n: int) -> int:
+    """Programs that stay: one a multiprocessor, no more than there are tiles of y `[rows of x, n]`."""
+    room = multiprocessors(x.device.index) if x.is_cuda else _INTERPRETED_PROGRAMS
+    return min(room, blocks(len(x), shape.rows) * blocks(n, shape.columns))
 
 
 def worth_an_epilogue(call: Call) -> str | None:
@@ -60,14 +72,6 @@ def worth_an_epilogue(call: Call) -> str | None:
     if call.attributes["activation"] != "none" or call.inputs[3] is not None:
         return None
     return "there is neither an activation nor a residual, so it would spare 0 passes over the result"
-
-
-def least_rows(call: Call, least: int) -> str | None:
-    """None when x has that many rows, or a number of them that is not known yet."""
-    rows, _, _ = sizes(call)
-    if rows is not None and 0 < rows < least:
-        return f"x has {rows} rows, this kernel is meant for at least {least}"
-    return None
 
 
 def bind_rows(shape: Shape, call: Call) -> Compute:
@@ -86,13 +90,12 @@ def bind_rows(shape: Shape, call: Call) -> Compute:
         residual: torch.Tensor | None,
         y: torch.Tensor,
     ) -> None:
-        room = multiprocessors(x.device.index) if x.is_cuda else _INTERPRETED_PROGRAMS
-        programs = min(room, blocks(len(x), shape.rows) * blocks(n, shape.columns))
+        programs = programs_for(shape, x, n)
         linear_persistent[(programs,)](
             TensorDescriptor.from_tensor(aligned(x), [shape.rows, shape.depth]),
             TensorDescriptor.from_tensor(aligned(weight), [shape.columns, shape.depth]),
             bias, residual, y, len(x), programs,
-            n, k, shape.rows, shape.columns, shape.depth, _GROUP, kind, overlap,
+            n, k, shape.rows, shape.columns, shape.depth, GROUP, kind, overlap,
             num_warps=shape.warps, num_stages=shape.stages, launch_pdl=overlap,
         )  # fmt: skip
 

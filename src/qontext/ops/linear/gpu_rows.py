@@ -18,7 +18,7 @@ Compute = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tenso
 
 
 def sizes(call: Call) -> tuple[int | None, int, int]:
-    """Rows of x (None when the number is open), rows of the weight and K; `halves_of_numbers` has to hold."""
+    """Rows of x (None when the number is open), rows of the weight and K, which have to be numbers."""
     x, weight = call.inputs[:2]
     assert x is not None
     assert weight is not None
@@ -28,6 +28,20 @@ def sizes(call: Call) -> tuple[int | None, int, int]:
     assert isinstance(n, int)
     assert isinstance(k, int)
     return count if isinstance(count, int) else None, n, k
+
+
+def least_rows(call: Call, least: int) -> str | None:
+    """None when x has that many rows, or a number of them that is not known yet."""
+    rows, _, _ = sizes(call)
+    if rows is not None and 0 < rows < least:
+        return f"x has {rows} rows, this kernel is meant for at least {least}"
+    return None
+
+
+def most_rows(call: Call, most: int) -> str | None:
+    """None when x has no more rows than that, or a number of them that is not known yet."""
+    rows, _, _ = sizes(call)
+    return f"x has {rows} rows, this kernel is meant for at most {most}" if rows is not None and rows > most else None
 
 
 def halves_of_numbers(call: Call, allowed: Sequence[str] = _HALVES) -> str | None:

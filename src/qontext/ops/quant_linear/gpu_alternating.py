@@ -3,17 +3,15 @@
 The kernel is written in Gluon (`gpu_hopper_kernel.py`), which Triton's interpreter does not run.
 """
 
-from typing import Any
-
 import torch
 
 from ..call import Bound, Call, Kernel
-from ..gpu_launch import blocks, compute_capability, may_overlap
+from ..gluon_maps import map_of
+from ..gpu_launch import blocks, may_overlap, not_hopper
 from ..linear.gpu_persistent import multiprocessors
-from ..linear.gpu_rows import aligned
-from .gpu_rows import least_rows, multiples, over_rows, ready, takes
+from ..linear.gpu_rows import aligned, least_rows
+from .gpu_rows import multiples, over_rows, ready, takes
 
-_HOPPER = 90
 _LEAST_ROWS = 256  # below, there is not a tile for each team
 _TILE, _DEPTH = 128, 128
 _STAGES = 5
@@ -24,28 +22,13 @@ def supports(call: Call) -> str | None:
     reason = takes(call)
     if reason is not None:
         return reason
-    capability = compute_capability(call)
-    if capability != _HOPPER:
-        return f"the device is sm_{capability}, the kernel is written for sm_{_HOPPER}"
+    reason = not_hopper(call)
+    if reason is not None:
+        return reason
     y = call.outputs[0]
     if y is not None and y.dtype == "float32":
         return "the result is float32, the kernel gives halves and eight bits"
     return multiples(call, 16) or least_rows(call, _LEAST_ROWS)
-
-
-def map_of(tensor: torch.Tensor, shape: list[int]) -> Any:
-    """The tensor map of rows that begin on 16 bytes, in blocks of `shape`."""
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-    names = {
-        torch.float16: gl.float16,
-        torch.bfloat16: gl.bfloat16,
-        torch.float8_e4m3fn: gl.float8e4nv,
-        torch.int8: gl.int8,
-    }
-    layout = gl.NVMMASharedLayout.get_default_for(shape, names[tensor.dtype])
-    return TensorDescriptor.from_tensor(tensor, shape, layout)
 
 
 def bind(call: Call) -> Bound:

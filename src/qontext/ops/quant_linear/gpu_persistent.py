@@ -1,38 +1,15 @@
 """QuantLinear for many rows: programs that stay and take tile after tile, operands by Hopper's tensor-map copies."""
 
-from dataclasses import dataclass
-
 import torch
 
 from ..call import Bound, Call, Kernel
-from ..gpu_launch import blocks, compute_capability, may_overlap
-from ..linear.gpu_persistent import multiprocessors
-from ..linear.gpu_rows import aligned
+from ..gpu_launch import may_overlap
+from ..linear.gpu_persistent import GROUP, LEAST_ROWS, Shape, programs_for, without_maps
+from ..linear.gpu_rows import aligned, least_rows
 from . import gpu_alternating
-from .gpu_rows import least_rows, multiples, over_rows, ready, takes
+from .gpu_rows import multiples, over_rows, ready, takes
 
-_CAPABLE = (90, 100, 103)
-_LEAST_ROWS = 256
-_GROUP = 8
-_INTERPRETED_PROGRAMS = 3
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Rows and columns of a tile of y, depth of a step along K, warps and stages."""
-
-    rows: int
-    columns: int
-    depth: int
-    warps: int
-    stages: int
-
-    @property
-    def name(self) -> str:
-        return f"triton.quant_linear.{self.rows}x{self.columns}x{self.depth}"
-
-
-SHAPES = (Shape(128, 256, 128, 8, 3),)
+SHAPES = (Shape(128, 256, 128, 8, 3, "quant_linear"),)
 
 
 def supports(shape: Shape, call: Call) -> str | None:
@@ -40,13 +17,12 @@ def supports(shape: Shape, call: Call) -> str | None:
     reason = takes(call)
     if reason is not None:
         return reason
-    capability = compute_capability(call)
-    if capability not in _CAPABLE:
-        able = ", ".join(f"sm_{c}" for c in _CAPABLE)
-        return f"the device is sm_{capability}, the kernel needs tensor maps and 160 KiB of shared memory: {able}"
+    reason = without_maps(call)
+    if reason is not None:
+        return reason
     if gpu_alternating.supports(call) is None:
-        return "gluon.quant_linear does the same on sm_90, 1.02 to 1.2 times as fast with 16,384 rows"
-    return multiples(call, 16) or least_rows(call, _LEAST_ROWS)
+        return "gluon.quant_linear does the same on sm_90, in the same time or less"
+    return multiples(call, 16) or least_rows(call, LEAST_ROWS)
 
 
 def bind(shape: Shape, call: Call) -> Bound:
@@ -65,13 +41,12 @@ def bind(shape: Shape, call: Call) -> Bound:
         residual: torch.Tensor | None,
         y: torch.Tensor,
     ) -> None:
-        room = multiprocessors(x.device.index) if x.is_cuda else _INTERPRETED_PROGRAMS
-        programs = min(room, blocks(len(x), shape.rows) * blocks(made.n, shape.columns))
+        programs = programs_for(shape, x, made.n)
         quant_persistent[(programs,)](
             TensorDescriptor.from_tensor(aligned(x), [shape.rows, shape.depth]),
             TensorDescriptor.from_tensor(weight, [shape.columns, shape.depth]),
             made.scales, made.columns, made.shift, row_scale, row_zero, residual, *made.tail, y, len(x), programs,
-            made.n, made.k, shape.rows, shape.columns, shape.depth, _GROUP, made.integers, kind, overlap,
+            made.n, made.k, shape.rows, shape.columns, shape.depth, GROUP, made.integers, kind, overlap,
             num_warps=shape.warps, num_stages=shape.stages, launch_pdl=overlap,
         )  # fmt: skip
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from ...graph.dims import product, text
+from ...graph.dims import text
 from ..call import Bound, Call
 from ..eight_bits import KINDS
 from ..gpu_launch import FP8_CAPABILITY, blocks, compute_capability, may_overlap, power_of_2, triton_is_here
 from ..gpu_norm import WIDEST_TILE, rows_per_program, warps_for
+from ..linear.gpu_rows import sizes
 from ..native_kernel import even, even_or_none
 
 _NAMES = ("weight", "weight_scale", "bias", "x_scale", "x_zero", "x_factor", "y_scale", "y_zero", "y_factor")
@@ -65,16 +66,6 @@ Compute = Callable[
 ]
 
 
-def sizes(call: Call) -> tuple[int | None, int, int]:
-    """Rows of x (None when the number is open), rows of the weight and K; `takes` has to say nothing."""
-    x, weight = call.inputs[:2]
-    assert x is not None and weight is not None and weight.shape is not None
-    count = None if x.shape is None else product(x.shape[:-1])
-    n, k = weight.shape
-    assert isinstance(n, int) and isinstance(k, int)
-    return count if isinstance(count, int) else None, n, k
-
-
 def takes(call: Call, kinds: Sequence[str] = KINDS) -> str | None:
     """Triton is here, the weight is of a kind that the device multiplies, and what is packed beforehand is constant."""
     x, weight = call.inputs[:2]
@@ -98,20 +89,6 @@ def takes(call: Call, kinds: Sequence[str] = KINDS) -> str | None:
     if x.dtype not in KINDS and k > WIDEST_TILE:
         return f"x has rows of {k} floats, at most {WIDEST_TILE} are turned into eight bits"
     return None
-
-
-def least_rows(call: Call, least: int) -> str | None:
-    """None when x has that many rows, or a number of them that is not known yet."""
-    rows, _, _ = sizes(call)
-    if rows is not None and 0 < rows < least:
-        return f"x has {rows} rows, this kernel is meant for at least {least}"
-    return None
-
-
-def most_rows(call: Call, most: int) -> str | None:
-    """None when x has no more rows than that, or a number of them that is not known yet."""
-    rows, _, _ = sizes(call)
-    return f"x has {rows} rows, this kernel is meant for at most {most}" if rows is not None and rows > most else None
 
 
 def multiples(call: Call, of: int) -> str | None:

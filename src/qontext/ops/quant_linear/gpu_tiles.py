@@ -6,7 +6,8 @@ import torch
 
 from ..call import Bound, Call, Kernel
 from ..gpu_launch import blocks, may_overlap, power_of_2
-from .gpu_rows import most_rows, over_rows, ready, takes
+from ..linear.gpu_rows import most_rows
+from .gpu_rows import over_rows, ready, takes
 
 _LINE = 128  # bytes in a line of the cache
 

@@ -10,8 +10,8 @@ import torch
 
 from ..call import Bound, Call, Kernel
 from ..gpu_launch import blocks, may_overlap, power_of_2
-from ..linear.gpu_rows import aligned
-from .gpu_rows import Compute, Ready, least_rows, multiples, over_rows, ready, sizes, takes
+from ..linear.gpu_rows import aligned, least_rows, sizes
+from .gpu_rows import Compute, Ready, multiples, over_rows, ready, takes
 
 _COLUMNS, _TILE, _WARPS = 1024, 8192, 8
 _LEAST_INTEGER_ROWS = 17  # `torch._int_mm` takes more than 16
