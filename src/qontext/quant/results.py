@@ -11,7 +11,7 @@ from ..graph.attributes import attributes_of, values_of
 from ..graph.tensors import constant_of
 from ..ops.declare import DOMAIN
 from ..ops.eight_bits import NONE
-from .linears import add_weight
+from .held import add_weight
 from .recipe import BY_ROW, IMPORTED, QuantLayer
 
 _BY_NORM = "found for each token by the norm in front"
