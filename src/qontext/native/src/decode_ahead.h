@@ -8,13 +8,35 @@
 namespace qx {
 namespace QX_NS {
 
-template <class Places>
+template <class Cached, class Places>
 class Ahead {
-    using Cached = std::remove_const_t<std::remove_pointer_t<std::remove_reference_t<decltype(Places::keys[0])>>>;
+    const Cached* const* key_ = nullptr;  // the next row is `offset_` behind this address; `left_` rows are of one head
+    int64_t left_ = 0, offset_ = 0;
 
     const Places* blocks_[2] = {nullptr, nullptr};  // that which is read, and the next one
-    int64_t unit_, heads_, head_step_, part_step_, size_;
-    int64_t block_ = 0, part_ = 0, begin_ = 0, head_ = 0, at_ = 0;
+    const int64_t unit_, heads_, head_step_, part_step_, size_;
+    int64_t block_ = 0, part_ = 0, begin_ = 0, head_ = 0;
+
+    void point() {
+        const Places* block = block_ < 2 ? blocks_[block_] : nullptr;
+        left_ = !block ? 0 : begin_ + unit_ < block->count ? unit_ : block->count - begin_;
+        if (!block) return;
+        key_ = block->keys + begin_;
+        offset_ = head_ * head_step_ + part_ * part_step_;
+    }
+
+    __attribute__((noinline)) void turn() {
+        if (++head_ == heads_) {
+            head_ = 0;
+            begin_ += unit_;
+            if (begin_ >= blocks_[block_]->count) {
+                begin_ = 0;
+                block_ += part_;
+                part_ ^= 1;
+            }
+        }
+        point();
+    }
 
 public:
     // A block is read by its keys and then its values, those by units of tokens, a unit head by head.
@@ -24,24 +46,19 @@ public:
         blocks_[0] = block;
         blocks_[1] = next;
         if (block_ > 0) --block_;
-        else part_ = begin_ = head_ = at_ = 0;
+        else part_ = begin_ = head_ = left_ = 0;
+        if (left_ == 0) point();
     }
 
     void row() {
-        if (block_ > 1 || !blocks_[block_]) return;
-        const Places& block = *blocks_[block_];
-        bring_near(block.keys[begin_ + at_] + head_ * head_step_ + part_ * part_step_, size_);
-        if (begin_ + ++at_ < block.count && at_ < unit_) return;
-        const int64_t end = begin_ + at_;
-        at_ = 0;
-        if (++head_ < heads_) return;
-        head_ = 0;
-        begin_ = end;
-        if (begin_ < block.count) return;
-        begin_ = 0;
-        if (++part_ < 2) return;
-        part_ = 0;
-        ++block_;
+        if (left_ == 0) return;
+        const Cached* row = *key_++ + offset_;
+        constexpr int64_t line = 64 / int64_t(sizeof(Cached));
+        if (size_ == 4 * line)
+#pragma GCC unroll 4
+            for (int64_t i = 0; i < 4; ++i) __builtin_prefetch(row + i * line, 0, 2);
+        else bring_near(row, size_);
+        if (--left_ == 0) turn();
     }
 };
 

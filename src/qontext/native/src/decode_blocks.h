@@ -27,7 +27,7 @@ class DecodeBlocks : public DecodeRows<BF16> {
     const int64_t unit, block;
     Work work[most_decode_heads];
     Places places[2];
-    Ahead<Places> ahead;
+    Ahead<Cached, Places> ahead;
 
     static int64_t unit_of(const QxDecode& a) {
         if (!a.table) return most_keys;
