@@ -176,7 +176,8 @@ class Run:
         if as_held:
             given["past"] = torch.zeros(1, 2, s.groups, len(tokens), s.size).to(s.cache)
             given["past_lengths"] = torch.zeros(1, dtype=torch.int32)
-            if self.bias is not None:  # what is rounded to 8 bits is the sum in the dtype of both
+            if self.bias is not None and PLACE.type == "cpu":
+                # What is rounded to 8 bits is the sum in the dtype of both; a GPU rounds once, the sum in float32.
                 given["qkv"], given["qkv_bias"] = (tokens + self.bias).double()[None], None
             given |= {name: self.scales[name] for name in ("kv_orig_quant_scale", "kv_quant_orig_scale")}
         given["alibi_slopes"] = a.get("alibi_slopes")
