@@ -14,7 +14,7 @@ from ..ops.eight_bits import MOST, levels
 from ..ops.group_linear.op import OP as GROUP_LINEAR
 from ..ops.linear.op import OP as LINEAR_OP
 from ..ops.quant_linear.op import OP as QUANT_LINEAR
-from ..ops.quant_qkv_to_context.reference import signed_bytes
+from ..ops.quant_qkv_to_context.reference import on_levels
 from ..ops.quant_qkv_to_context.rules import QKV_SCALE
 from ..runtime.executor import Observe
 from .watch import Runner, attention_steps, linear_steps, watch
@@ -221,7 +221,7 @@ def _on_levels(attention: Step, made: Step) -> Observe:
                 continue
             parts = split_qkv(tensor, settings["layout"], settings["num_heads"], kv_heads(settings))
             for part, by, axes in zip(parts, given, ((-1,), (-1,), (-3, -1)), strict=True):
-                held, step_of = signed_bytes(part, by, axes)
+                held, step_of = on_levels(part, by, axes)
                 part.copy_(held * step_of)
 
     return tap
