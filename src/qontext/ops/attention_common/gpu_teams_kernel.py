@@ -76,6 +76,7 @@ def produce(
     q_map, k_map, v_map, _ = maps
     q_head, k_head, v_head, _ = strides
     queries, keys, values, _, asked, taken, full, empty = ring
+    TILE_BYTES: gl.constexpr = TILE * D * q_map.dtype.primitive_bitwidth // 8
     handed = gl.to_tensor(0)  # tiles of queries so far
     filled = gl.to_tensor(0)  # tiles of keys so far
     for turn in range(turns_of(units)):
@@ -83,7 +84,7 @@ def produce(
         for i in range(tiles):
             team = handed & (TEAMS - 1)
             mbarrier.wait(taken.index(team), (handed >> 2) & 1 ^ 1)
-            mbarrier.expect(asked.index(team), TILE * D * 2)
+            mbarrier.expect(asked.index(team), TILE_BYTES)
             at = [FAR_ROW, end, FAR_ROW - left + i * TILE, head * q_head]
             load_tile(q_map, at, asked.index(team), queries.index(team))
             handed += 1
@@ -93,7 +94,7 @@ def produce(
                 skip = gl.where(j == 0, key_tiles - 1, j - 1) * TILE
                 slot = filled & (1 << SHIFT) - 1
                 mbarrier.wait(empty.index(slot), (filled >> SHIFT) & 1 ^ 1)
-                mbarrier.expect(full.index(slot), 2 * TILE * D * 2)
+                mbarrier.expect(full.index(slot), 2 * TILE_BYTES)
                 at = [FAR_ROW, key_end, FAR_ROW - valid + skip, head // GROUPS * k_head]
                 load_tile(k_map, at, full.index(slot), keys.index(slot))
                 at = [FAR_ROW, key_end, FAR_ROW - valid + skip, head // GROUPS * v_head]

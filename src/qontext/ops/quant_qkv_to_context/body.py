@@ -1,7 +1,7 @@
 """QuantQKVToContext as an ONNX function body: operands are moved to the levels of bytes, sums are those of floats.
 
-float8_e4m3 has none: its probabilities are counted from a power of two above each row's largest logit, and the body that
-all attention shares hands on probabilities, not logits.
+float8_e4m3 has none: its probabilities are counted from a power of two above each row's largest logit, and the body
+that all attention shares hands on probabilities, not logits.
 """
 
 from ..attention_common.body import INT64, Side

@@ -17,6 +17,7 @@ from ..native_kernel import even_or_none
 from ..qkv_to_context.problem import problem_of
 from ..qkv_to_context.rules import sizes_of
 from .cpu import MOST_KEYS
+from .gpu_fp8_teams import bind_teams, teams_refusal
 from .rules import CONTEXT_SCALE, QKV_SCALE
 
 _FEWEST = 32  # the matrix units take that many bytes along K at least
@@ -132,7 +133,24 @@ def _bind_fp8(call: Call) -> Bound:
     return run
 
 
+def _teams_supports(call: Call) -> str | None:
+    return _fp8_supports(call) or teams_refusal(call)
+
+
+def _bind_teams(call: Call) -> Bound:
+    attempt, otherwise = bind_teams(call), _bind_fp8(call)
+
+    def run(inputs: Tensors, out: Tensors | None = None) -> Result:
+        assert out is not None and out[0] is not None
+        if out[0].numel() and attempt(inputs, out[0]):
+            return out[0]
+        return otherwise(inputs, out)
+
+    return run
+
+
 KERNELS = (
+    Kernel("hopper.fp8_attention", "cuda", _teams_supports, _bind_teams, writes_out=True),
     Kernel("triton.quant_attention", "cuda", _bytes_supports, _bind_bytes, writes_out=True),
     Kernel("triton.fp8_attention", "cuda", _fp8_supports, _bind_fp8, writes_out=True),
 )

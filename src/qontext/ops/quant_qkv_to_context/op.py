@@ -22,8 +22,8 @@ _QKV = Param(
 
 OP = Op(
     name="QuantQKVToContext",
-    doc="Attention from a fused projection with Q, K, V and probabilities in eight bits: int8, whose products are summed "
-    "exactly, or float8_e4m3.",
+    doc="Attention from a fused projection with Q, K, V and probabilities in eight bits: int8, whose products are "
+    "summed exactly, or float8_e4m3.",
     inputs=(
         _QKV,
         *FLOAT_OP.inputs[1:7],
