@@ -70,9 +70,9 @@ def tiles_of(valid):
 @gluon.jit
 def produce(
     maps, strides, table, units, ring,
-    HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr,
+    HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr, ASKED: gl.constexpr,
 ):  # fmt: skip
-    """One warp: copies queries, keys and values of every unit of this program."""
+    """One warp: copies queries, keys and values of every unit of this program, queries to 2 ** ASKED places."""
     q_map, k_map, v_map, _ = maps
     q_head, k_head, v_head, _ = strides
     queries, keys, values, _, asked, taken, full, empty = ring
@@ -82,11 +82,11 @@ def produce(
     for turn in range(turns_of(units)):
         head, end, left, tiles, key_end, valid = look_up(turn, table, units, HEADS)
         for i in range(tiles):
-            team = handed & (TEAMS - 1)
-            mbarrier.wait(taken.index(team), (handed >> 2) & 1 ^ 1)
-            mbarrier.expect(asked.index(team), TILE_BYTES)
+            place = handed & (1 << ASKED) - 1
+            mbarrier.wait(taken.index(place), (handed >> ASKED) & 1 ^ 1)
+            mbarrier.expect(asked.index(place), TILE_BYTES)
             at = [FAR_ROW, end, FAR_ROW - left + i * TILE, head * q_head]
-            load_tile(q_map, at, asked.index(team), queries.index(team))
+            load_tile(q_map, at, asked.index(place), queries.index(place))
             handed += 1
         if tiles > 0:
             key_tiles = tiles_of(valid)
@@ -253,7 +253,7 @@ def attention_by_teams(
             (compute, (1, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
             (compute, (2, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
             (compute, (3, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
-            (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT)),
+            (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT, 2)),
         ],
         [4, 4, 4, 1],
         [112, 112, 112, 32],

@@ -4,7 +4,8 @@
 What differs: the matrix units take eight bits only where what is summed over lies side by side, which for the second
 product are the keys. One more team turns every tile of values round, once for all tiles of queries that meet it, while
 the others compute. It leaves keys in the order in which a thread has the weights after the first product, so that these
-become operands of the second without passing from thread to thread.
+become operands of the second without passing from thread to thread. Queries stay in shared memory: held in registers
+over the loop, the assembler of CUDA 12.8 gives their registers away.
 
 Weights of a row are counted from a power of two above its largest logit so far, as `gpu_fp8_kernel.py` says.
 """
@@ -29,6 +30,7 @@ from ..eight_bits_kernel import in_eight_bits
 from ..gluon_names import store_tile, thread_barrier
 
 TOP = gl.constexpr(8.0)  # weights of a row end between 2^7 and 2^8
+ASKED = gl.constexpr(3)  # 2 ** 3 tiles of queries: those that teams work on, and the next ones
 
 
 @gluon.jit
@@ -83,10 +85,9 @@ def compute(
         mine = (team - handed) & (TEAMS - 1)
         key_tiles = tiles_of(valid)
         if mine < tiles:
-            mbarrier.wait(asked.index(team), (handed + mine >> 2) & 1)
-            query = queries.index(team).reshape([TILE, D]).load(gl.DotOperandLayout(0, logit_layout, 4))
-            thread_barrier()
-            mbarrier.arrive(taken.index(team), count=1)
+            own = handed + mine & (1 << ASKED) - 1
+            query = queries.index(own).reshape([TILE, D])
+            mbarrier.wait(asked.index(own), (handed + mine >> ASKED) & 1)
             level = gl.full([TILE], float("-inf"), gl.float32, gl.SliceLayout(1, logit_layout))
             total = gl.zeros([TILE, 4], gl.float32, sum_layout)
             acc = gl.zeros([TILE, D], gl.float32, acc_layout)
@@ -113,6 +114,7 @@ def compute(
                 acc = warpgroup_mma_wait(0, deps=[acc])
                 mbarrier.arrive(empty.index(slot), count=1)
                 level = best
+            mbarrier.arrive(taken.index(own), count=1)
             whole = gl.sum(total, 1)
             share = factor / gl.where(whole == 0.0, 1.0, whole)
             acc = acc * gl.convert_layout(share, gl.SliceLayout(1, acc_layout))[:, None]
@@ -142,17 +144,17 @@ def fp8_attention_by_teams(
         gdc_launch_dependents()
     dtype: gl.constexpr = q_map.dtype
     across: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=64, element_bitwidth=8, rank=2)
-    queries = gl.allocate_shared_memory(dtype, [TEAMS, 1, 1, TILE, D], q_map.layout)
+    queries = gl.allocate_shared_memory(dtype, [1 << ASKED, 1, 1, TILE, D], q_map.layout)
     keys = gl.allocate_shared_memory(dtype, [1 << SHIFT, 1, 1, TILE, D], k_map.layout)
     values = gl.allocate_shared_memory(dtype, [1 << SHIFT, 1, 1, TILE, D], v_map.layout)
     turned = gl.allocate_shared_memory(dtype, [1 << SHIFT, D, TILE], across)
     results = gl.allocate_shared_memory(out_map.dtype, [TEAMS, 1, 1, TILE, D], out_map.layout)
-    asked = gl.allocate_shared_memory(gl.int64, [TEAMS, 1], mbarrier.MBarrierLayout())
-    taken = gl.allocate_shared_memory(gl.int64, [TEAMS, 1], mbarrier.MBarrierLayout())
+    asked = gl.allocate_shared_memory(gl.int64, [1 << ASKED, 1], mbarrier.MBarrierLayout())
+    taken = gl.allocate_shared_memory(gl.int64, [1 << ASKED, 1], mbarrier.MBarrierLayout())
     full = gl.allocate_shared_memory(gl.int64, [1 << SHIFT, 1], mbarrier.MBarrierLayout())
     ready = gl.allocate_shared_memory(gl.int64, [1 << SHIFT, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [1 << SHIFT, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(TEAMS):
+    for i in gl.static_range(1 << ASKED):
         mbarrier.init(asked.index(i), count=1)
         mbarrier.init(taken.index(i), count=1)
     for i in gl.static_range(1 << SHIFT):
@@ -172,7 +174,7 @@ def fp8_attention_by_teams(
             (compute, (2, maps, table, units, ring, turned, ready, scale, factor, out_head, HEADS, D, SHIFT)),
             (compute, (3, maps, table, units, ring, turned, ready, scale, factor, out_head, HEADS, D, SHIFT)),
             (turn_round, (table, units, values, turned, full, ready, HEADS, D, SHIFT)),
-            (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT)),
+            (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT, ASKED)),
         ],
         [4, 4, 4, 4, 1],
         [104, 104, 104, 40, 24],
