@@ -5,7 +5,7 @@
 A program owns a multiprocessor and takes one unit of work after the other: up to TEAMS tiles of 64 queries of one
 head, a tile for each team of four warps. The copying warp runs ahead: it fills a ring of 2 ** SHIFT tiles of 64 keys
 and their values through tensor maps, as far as there is room, whichever head they belong to. A tile is filled again
-when every team of its unit is through with it. Teams take tiles of queries in turns, across units, so that none waits
+when every team is through with it. Teams take tiles of queries in turns, across units, so that none waits
 at the end of one.
 
 Tensor maps of packed rows would read, and write, rows of the next sequence. Theirs have two axes in front that shift
@@ -99,8 +99,6 @@ def produce(
                 load_tile(k_map, at, full.index(slot), keys.index(slot))
                 at = [FAR_ROW, key_end, FAR_ROW - valid + skip, head // GROUPS * v_head]
                 load_tile(v_map, at, full.index(slot), values.index(slot))
-                for absent in gl.static_range(1, TEAMS):  # for the teams that have no part in this unit
-                    mbarrier.arrive(empty.index(slot), count=1, pred=tiles <= TEAMS - absent)
                 filled += 1
 
 
@@ -210,6 +208,13 @@ def compute(
             fence_async_shared()
             at = [FAR_ROW, end, FAR_ROW - left + mine * TILE, head * out_head]
             store_tile(out_map, at, result)
+        else:
+            # A team without a part in this unit lets its keys pass: one that ran ahead could not tell, from a phase
+            # that is one bit, the fill it waits for from the fill two rounds of the ring before.
+            for j in range(gl.where(tiles > 0, key_tiles, 0)):
+                slot = filled + j & (1 << SHIFT) - 1
+                mbarrier.wait(full.index(slot), (filled + j >> SHIFT) & 1)
+                mbarrier.arrive(empty.index(slot), count=1)
         handed += tiles
         filled += gl.where(tiles > 0, key_tiles, 0)
     tma.store_wait(0)
