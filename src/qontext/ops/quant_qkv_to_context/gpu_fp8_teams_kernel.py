@@ -127,6 +127,11 @@ def compute(
             fence_async_shared()
             at = [FAR_ROW, end, FAR_ROW - left + mine * TILE, head * out_head]
             store_tile(out_map, at, result)
+        else:  # keys pass a team without a part in this unit, as in the kernel for halves
+            for j in range(gl.where(tiles > 0, key_tiles, 0)):
+                slot = filled + j & (1 << SHIFT) - 1
+                mbarrier.wait(full.index(slot), (filled + j >> SHIFT) & 1)
+                mbarrier.arrive(empty.index(slot), count=1)
         handed += tiles
         filled += gl.where(tiles > 0, key_tiles, 0)
     tma.store_wait(0)
