@@ -31,7 +31,7 @@ _IN_FLOATS = (
     "empty_lengths_as_unmasked", "empty_rows_uniform", "packed_causal", "packed_prefix", "packed_mask",
 )  # fmt: skip
 # Lengths beside the sizes of tiles, and one of none.
-_MIXED = (100, 1, 0, 64, 65, 128, 17, 33, 200)
+_MIXED = (70, 1, 0, 64, 65, 17)
 
 
 def _with(
@@ -96,17 +96,15 @@ def _fp8(of_floats: dict[str, Case]) -> Iterable[Case]:
     yield _with(of_floats["lengths"], "fp8_scale_each", (0.03, 0.025, 0.04), stored=True, kind=fp8)
     yield _with(of_floats["lengths"], "fp8_cut", 0.001, kind=fp8)
     for size in (32, 64):
-        for out in (None, 0.01):
-            name = f"fp8_mixed_{size}" + ("" if out is None else "_to_stored")
-            yield _with(_mixed(size), name, 0.01, out, stored=True, kind=fp8)
+        yield _with(_mixed(size), f"fp8_mixed_{size}", 0.01, 0.01, stored=True, kind=fp8)
     yield _with(of_floats["bert_base_packed"], "bert_base_packed_fp8", 0.03, 0.0213, stored=True, kind=fp8)
 
 
 def _mixed(size: int) -> Case:
-    """Packed sequences of many lengths, three heads."""
+    """Packed sequences of many lengths, two heads."""
 
     def make(generator: torch.Generator, dtype: torch.dtype) -> list[torch.Tensor | None]:
-        qkv = normal(generator, dtype, sum(_MIXED), 3 * 3 * size)
+        qkv = normal(generator, dtype, sum(_MIXED), 3 * 2 * size)
         return [qkv, None, None, None, *cumulative(_MIXED), None]
 
-    return Case("mixed", make, {"num_heads": 3, "layout": "T (three N D)"})
+    return Case("mixed", make, {"num_heads": 2, "layout": "T (three N D)"})
