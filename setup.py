@@ -28,7 +28,7 @@ COMMON = [
     "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-ffp-contract=fast",
     "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-psabi", "-Wno-ignored-attributes",
 ]  # fmt: skip
-AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mprfchw"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
 AVX512_BF16 = [*AVX512, "-mavx512bf16", "-mavx512vnni"]
 AMX = [*AVX512_BF16, "-mamx-tile", "-mamx-bf16"]

@@ -51,6 +51,8 @@ def test_every_kernel_runs_some_case(op, kernel):
             if able:
                 return
             reasons.add(reason)
+    if any(reason.startswith("gluon.") for reason in reasons):
+        pytest.skip(f"{kernel.name} leaves this device to another kernel")
     pytest.fail(f"{kernel.name} supports no case at all: {sorted(reasons)}")
 
 

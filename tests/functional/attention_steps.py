@@ -14,6 +14,12 @@ from qontext.quant.mode import QuantMode
 
 OP = BY_NAME["GptAttention"]
 STEPS = 8
+PLACE = torch.device("cpu")  # where operands lie, see the fixture `place`
+
+
+def placed(x):
+    """A tensor where operands lie; other things as they are."""
+    return x.to(PLACE) if isinstance(x, torch.Tensor) else x
 
 
 @dataclass
@@ -70,7 +76,7 @@ class Run:
             shape = (pages, 2, s.groups, s.page, s.size)
         else:
             self.table, shape = None, (slots, 2, s.groups, self.room, s.size)
-        self.cache = torch.zeros(shape).to(held)
+        self.cache = torch.zeros(shape, device=PLACE).to(held)
         if held.itemsize != 1:
             self.cache.fill_(float("nan"))  # nothing may be read that was not written
         self.scales = {}
@@ -95,26 +101,27 @@ class Run:
         s = self.s
         contexts = torch.tensor([n if kind == 0 else 1 for kind, n in zip(kinds, new, strict=True)], dtype=torch.int32)
         before = torch.tensor(past, dtype=torch.int32)
+        arguments = {"q_scaling": 1.0, "rotary_embedding_dim": 0, **s.arguments}
         context, present = gpt_attention(
-            tensor,
+            placed(tensor),
             self.cache,
-            before + torch.tensor(new, dtype=torch.int32),
+            placed(before + torch.tensor(new, dtype=torch.int32)),
             before,
-            contexts,
-            self.indirection,
+            placed(contexts),
+            placed(self.indirection),
             torch.tensor(kinds, dtype=torch.int32),
             s.heads,
             s.groups,
             s.size,
-            **{"q_scaling": 1.0, "rotary_embedding_dim": 0, **s.arguments},
+            **{name: placed(x) for name, x in arguments.items()},
             max_context_length=s.length,
             host_context_lengths=contexts if s.packed else None,
-            kv_cache_block_pointers=self.table,
-            qkv_bias=self.bias,
-            **self.scales,
+            kv_cache_block_pointers=placed(self.table),
+            qkv_bias=placed(self.bias),
+            **{name: placed(x) for name, x in self.scales.items()},
         )
         assert present is self.cache
-        return context
+        return context.cpu()
 
     def context(self):
         """The context step of all sequences; returns pairs (output, wanted) [tokens, N D]."""
@@ -169,7 +176,8 @@ class Run:
         if as_held:
             given["past"] = torch.zeros(1, 2, s.groups, len(tokens), s.size).to(s.cache)
             given["past_lengths"] = torch.zeros(1, dtype=torch.int32)
-            if self.bias is not None:  # what is rounded to 8 bits is the sum in the dtype of both
+            if self.bias is not None and PLACE.type == "cpu":
+                # What is rounded to 8 bits is the sum in the dtype of both; a GPU rounds once, the sum in float32.
                 given["qkv"], given["qkv_bias"] = (tokens + self.bias).double()[None], None
             given |= {name: self.scales[name] for name in ("kv_orig_quant_scale", "kv_quant_orig_scale")}
         given["alibi_slopes"] = a.get("alibi_slopes")
@@ -206,7 +214,7 @@ class Run:
         if self.indirection is not None:
             source[:-1] = self.indirection[r, beam, : tokens - 1]
         pages = r * self.s.beams + source if self.table is None else self.table[r, source, at // page].long()
-        return self.cache[pages, :, :, at % page].double().unbind(1)
+        return self.cache.cpu()[pages, :, :, at % page].double().unbind(1)
 
     def projected(self, tokens):
         """Keys, turned by their positions, and values [tokens, Nkv, D] in float64, without the operator's code.

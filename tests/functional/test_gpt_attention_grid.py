@@ -11,6 +11,7 @@ from qontext.dtypes import relative_rms
 from qontext.functional import PositionEmbeddingType, RotaryScalingType, generate_alibi_slopes
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
+pytestmark = pytest.mark.usefixtures("place")
 SLOW = pytest.mark.slow
 HALVES = [pytest.param(FP16, marks=SLOW, id="fp16"), pytest.param(BF16, id="bf16")]
 NEOX = {"position_embedding_type": PositionEmbeddingType.rope_gpt_neox}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attention_steps import Run, Setting
+from attention_steps import Run, Setting, placed
 
 from qontext.dtypes import from_torch, relative_rms
 from qontext.functional import (
@@ -13,6 +13,7 @@ from qontext.functional import (
     gpt_attention,
 )
 
+pytestmark = pytest.mark.usefixtures("place")
 SLOW = pytest.mark.slow
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 INT8, FP8 = torch.int8, torch.float8_e4m3fn
@@ -150,12 +151,15 @@ def test_cross_attention_reads_its_cache_in_later_steps(cache, page, dtype):
         counts = torch.full((2,), new, dtype=torch.int32)
         before = torch.full((2,), past, dtype=torch.int32)
         out, _ = gpt_attention(
-            own, run.cache, before + counts, before, counts, None, torch.full((2,), kind), heads, heads, size, 1.0, 0,
-            position_embedding_type=PositionEmbeddingType.relative, relative_attention_bias=table,
+            placed(own), run.cache, placed(before + counts), before, placed(counts), None, torch.full((2,), kind),
+            heads, heads, size, 1.0, 0,
+            position_embedding_type=PositionEmbeddingType.relative, relative_attention_bias=placed(table),
             max_context_length=9, mask_type=AttentionMaskType.padding, do_cross_attention=True,
-            cross_qkv=source if past == 0 else None, cross_qkv_length=9 if past == 0 else None,
-            encoder_input_lengths=torch.tensor(lengths), kv_cache_block_pointers=run.table, **run.scales,
+            cross_qkv=placed(source) if past == 0 else None, cross_qkv_length=9 if past == 0 else None,
+            encoder_input_lengths=placed(torch.tensor(lengths)), kv_cache_block_pointers=placed(run.table),
+            **{name: placed(x) for name, x in run.scales.items()},
         )  # fmt: skip
+        out = out.cpu()
         for r, n in enumerate(lengths):
             q = own[r, :, : heads * size].double().unflatten(-1, (heads, size))
             k, v = (x.double().unflatten(-1, (heads, size)) for x in source[r, :n].split(heads * size, -1)[1:])
@@ -202,7 +206,7 @@ def test_bert_attention_grid(batch, length, size, dtype):
     heads, generator = 16, torch.Generator().manual_seed(0)
     lengths = torch.tensor([length - (r * 37) % (length // 2) for r in range(batch)], dtype=torch.int32)
     qkv = torch.randn(batch, length, 3 * heads * size, generator=generator).to(dtype)
-    got = bert_attention(qkv, lengths, heads, size, 1.0)
+    got = bert_attention(placed(qkv), placed(lengths), heads, size, 1.0).cpu()
     for r, n in enumerate(lengths.tolist()):
         q, k, v = (x.unflatten(-1, (heads, size)).transpose(0, 1).double() for x in qkv[r, :n].chunk(3, -1))
         want = (torch.softmax(q @ k.mT / size**0.5, -1) @ v).transpose(0, 1).flatten(1)

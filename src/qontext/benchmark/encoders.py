@@ -18,7 +18,7 @@ from ..dtypes import by_name, relative_rms
 from ..engine import build
 from ..errors import ArgumentError, QontextError
 from ..importers import import_model
-from .int8_peers import INT8_PEERS, random_samples
+from .int8_peers import INT8_PEERS, Sample, random_samples
 from .machine import machine
 from .peers import PEERS, PeerMissing, Run
 from .timing import time_in_blocks
@@ -79,9 +79,10 @@ def padded(sequences: Sequence[torch.Tensor]) -> Batch:
     return ids, mask
 
 
-def qontext_run(folder: Path, precision: str, say: Say) -> tuple[Run, Any]:
-    """Our engine behind the same call as the peers."""
-    engine = build(import_model(folder, task="encode"), precision=precision, log=say)
+def qontext_run(folder: Path, precision: str, say: Say, samples: Sequence[Sample] = ()) -> tuple[Run, Any]:
+    """Our engine behind the same call as the peers; int8 is smoothed on the samples, as peers get them too."""
+    given = [{"input_ids": ids, "attention_mask": mask} for ids, mask in samples] or None
+    engine = build(import_model(folder, task="encode"), precision=precision, calibration=given, log=say)
 
     def run(ids: torch.Tensor, mask: torch.Tensor) -> Any:
         return engine.run({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
@@ -135,10 +136,10 @@ def run_benchmark(
 def _rivals(
     model: Any, folder: Path, precision: str, peers: Sequence[str], problems: list[str], say: Say
 ) -> tuple[dict[str, Run], Any]:
-    mine, engine = qontext_run(folder, precision, lambda text: None)
+    samples = random_samples(model.config.vocab_size) if precision == "int8" else []
+    mine, engine = qontext_run(folder, precision, lambda text: None, samples)
     rivals: dict[str, Run] = {"qontext": mine}
     threads = torch.get_num_threads()
-    samples = random_samples(model.config.vocab_size) if precision == "int8" else []
     for peer in peers_of(precision, peers):
         try:
             if precision == "int8":

@@ -133,49 +133,74 @@ struct ScaledRow {
 // Scale and zero of a row whose range, with 0 in it, becomes 0..255. A NaN or infinity makes the scale a NaN.
 template <class Row>
 static inline RowScale scale_of_row(const Row row, int64_t size, float& inverse) {
-    V low = set1(0.0f), high = set1(0.0f), bad = set1(0.0f);
-    const auto take = [&](V v) {
-        low = min(v, low);
-        high = max(v, high);
-        bad = fma(v, set1(0.0f), bad);
+    constexpr int chains = 4;  // what is found in one vector does not wait for the one before
+    V low[chains], high[chains], bad[chains];
+    for (int i = 0; i < chains; ++i) low[i] = high[i] = bad[i] = set1(0.0f);
+    const auto take = [&](int i, V v) {
+        low[i] = min(v, low[i]);
+        high[i] = max(v, high[i]);
+        bad[i] = fma(v, set1(0.0f), bad[i]);
     };
     int64_t k = 0;
-    for (; k + width <= size; k += width) take(row(k));
-    if (k < size) take(row.part(k, int(size - k)));
-    const float least = -largest(set1(0.0f) - low), range = largest(high) - least, not_finite = sum(bad);
+    for (; k + chains * width <= size; k += chains * width) {
+#pragma GCC unroll 4
+        for (int i = 0; i < chains; ++i) take(i, row(k + i * width));
+    }
+    for (; k + width <= size; k += width) take(0, row(k));
+    if (k < size) take(0, row.part(k, int(size - k)));
+    for (int i = 1; i < chains; ++i) {
+        low[0] = min(low[i], low[0]);
+        high[0] = max(high[i], high[0]);
+        bad[0] = bad[0] + bad[i];
+    }
+    const float least = -largest(set1(0.0f) - low[0]), range = largest(high[0]) - least, not_finite = sum(bad[0]);
     const bool empty = !(range >= 1e-30f);  // nothing that a float32 scale could hold: all zeros
     inverse = empty ? 0.0f : 255.0f / range;
     const float moved = -least * inverse;
     return {(empty ? 1.0f : range / 255.0f) + not_finite, int32_t(std::lrintf(not_finite == 0.0f ? moved : 0.0f))};
 }
 
-// The bytes of a row for a scale that is given; 0 where the row holds no NaN or infinity, else a NaN. Bytes from `size`
-// to the next multiple of 4 * width are written too.
-template <class Row>
+// The bytes of a row. Bytes from `size` to the next multiple of 4 * width are written too. With a scale that is `given`,
+// values are cut to its range, and the result is a NaN where the row holds a NaN or infinity; else it is 0.
+template <bool given, class Row>
 static inline float bytes_of_row(const Row row, int64_t size, float inverse, int32_t zero, uint8_t* to) {
     const V scale = set1(inverse), most = set1(1024.0f), least = set1(-1024.0f);  // beyond, all is cut to 0 or 255
-    V bad = set1(0.0f);
-    for (int64_t k = 0; k < size; k += 4 * width) {
+    V bad[4];
+    for (int i = 0; i < 4; ++i) bad[i] = set1(0.0f);
+    const auto scaled = [&](int i, V v) {
+        if constexpr (!given) return v * scale;
+        bad[i] = fma(v, set1(0.0f), bad[i]);
+        return min(max(v * scale, least), most);
+    };
+    int64_t k = 0;
+    for (; k + 4 * width <= size; k += 4 * width) {
+        V values[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) values[i] = scaled(i, row(k + i * width));
+        store_bytes(to + k, values, zero);
+    }
+    if (k < size) {
         V values[4];
         for (int i = 0; i < 4; ++i) {
             const int64_t at = k + i * width, left = size - at;
-            const V v = left >= width ? row(at) : left > 0 ? row.part(at, int(left)) : set1(0.0f);
-            bad = fma(v, set1(0.0f), bad);
-            values[i] = min(max(v * scale, least), most);
+            values[i] = scaled(i, left >= width ? row(at) : left > 0 ? row.part(at, int(left)) : set1(0.0f));
         }
         store_bytes(to + k, values, zero);
     }
-    return sum(bad);
+    return sum((bad[0] + bad[1]) + (bad[2] + bad[3]));
 }
 
 // A row of x as bytes at `to`: by the scale and zero of the call, or by its own.
 template <class Row>
 static inline RowScale quantise_row(const QxQuantLinear& a, const Row row, uint8_t* to) {
-    float inverse = 1.0f / float(a.x_scale);
-    RowScale mine{float(a.x_scale), int32_t(a.x_zero)};
-    if (a.x_zero < 0) mine = scale_of_row(row, a.k, inverse);
-    mine.scale += bytes_of_row(row, a.k, inverse, mine.zero, to);
-    return mine;
+    if (a.x_zero < 0) {
+        float inverse;
+        const RowScale mine = scale_of_row(row, a.k, inverse);
+        bytes_of_row<false>(row, a.k, inverse, mine.zero, to);
+        return mine;
+    }
+    const float scale = float(a.x_scale);
+    return {scale + bytes_of_row<true>(row, a.k, 1.0f / scale, int32_t(a.x_zero), to), int32_t(a.x_zero)};
 }
 
 }  // namespace QX_NS

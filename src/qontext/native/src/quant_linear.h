@@ -15,16 +15,53 @@ namespace QX_NS {
 constexpr int64_t byte_chunk_words = 512;
 constexpr int64_t most_byte_rows = 16 * tile_rows;
 
-// c [M, N * width] (+)= a * b with rows of a `lda` words apart; fetches what is needed next as tile_product does.
+// What is brought near while a tile is multiplied, a line or so in each step: arithmetic takes long enough to hide it.
+struct Ahead {
+    const char* weights;  // needed next: `lines` lines
+    int64_t lines;
+    const char *out[2 * tile_rows], *residual[2 * tile_rows];  // lines of the result and of what is added to it
+    int64_t count;
+};
+constexpr Ahead nothing_ahead = {};
+
+// c [M, N * width] (+)= a * b with rows of a `lda` words apart.
 template <int M, int N>
-static void byte_tile(const uint32_t* a, int64_t lda, const uint32_t* b, int64_t steps, float* c, int64_t ldc, bool add, const char* next, int64_t lines) {
-    const auto fetch = [=](int64_t k) {
-        if (k < lines) __builtin_prefetch(next + k * 64, 0, 2);
+static void byte_tile(const uint32_t* a, int64_t lda, const uint32_t* b, int64_t steps, float* c, int64_t ldc, bool add, const Ahead& ahead) {
+    V sums[M][N];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) sums[m][n] = add ? load(c + m * ldc + n * width) : set1(0.0f);
+    const auto step = [&](int64_t k) __attribute__((always_inline)) {
+        V bs[N];
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) bs[n] = ByteStep::load_b(b + (k * N + n) * width);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+            for (int n = 0; n < N; ++n) sums[m][n] = ByteStep::step(sums[m][n], bs[n], a[m * lda + k]);
     };
-    product<ByteStep, M, N>([=](int m, int64_t k) { return a[m * lda + k]; }, b, steps, c, ldc, add, fetch);
+    const char* next = ahead.weights;
+    const int64_t first = ahead.count < steps ? ahead.count : steps, then = ahead.lines < steps ? ahead.lines : steps;
+    int64_t k = 0;
+    for (; k < first; ++k) {
+        step(k);
+        __builtin_prefetch(next + k * 64, 0, 2);
+        __builtin_prefetch(ahead.out[k], 1, 3);
+        __builtin_prefetch(ahead.residual[k], 0, 3);
+    }
+    for (; k < then; ++k) {
+        step(k);
+        __builtin_prefetch(next + k * 64, 0, 2);
+    }
+    for (; k < steps; ++k) step(k);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) store(c + m * ldc + n * width, sums[m][n]);
 }
 
-using ByteTile = void (*)(const uint32_t*, int64_t, const uint32_t*, int64_t, float*, int64_t, bool, const char*, int64_t);
+using ByteTile = void (*)(const uint32_t*, int64_t, const uint32_t*, int64_t, float*, int64_t, bool, const Ahead&);
 
 template <int N>
 static ByteTile byte_tile_of(int rows) {
@@ -88,31 +125,41 @@ static void quant_linear_pack(const QxQuantLinear& a, void* packed, int64_t firs
 }
 
 // A tile of the result from its sums; scales are those of its rows.
-template <class D, class Fn>
-static inline void finish_bytes_by(const QxQuantLinear& a, const float* column_sums, const float* column_scales, const RowScale* scales, int64_t row, int rows, int64_t column, int64_t columns, const float* sums, int64_t ld, const Fn act) {
+template <class D, bool adds, class Fn>
+static inline void finish_bytes_as(const QxQuantLinear& a, const float* column_sums, const float* column_scales, const RowScale* scales, int64_t row, int rows, int64_t column, int64_t columns, const float* sums, int64_t ld, const Fn act) {
     using T = typename D::T;
     const T* bias = static_cast<const T*>(a.bias);
-    const T* residual = static_cast<const T*>(a.residual);
+    const T* residual = adds ? static_cast<const T*>(a.residual) + row * a.residual_stride + column : nullptr;
     T* out = static_cast<T*>(a.out) + row * a.out_stride + column;
-    if (residual) residual += row * a.residual_stride + column;
+    const int64_t out_stride = a.out_stride, residual_stride = a.residual_stride;
     for (int64_t j = 0; j < columns; j += width) {
         const int there = int(columns - j < width ? columns - j : width);
-        const bool whole = there == width;
         const V of = load(column_sums + column + j), scale = load(column_scales + column + j);
-        const V b = !bias ? set1(0.0f) : whole ? D::load(bias + column + j) : D::load_part(bias + column + j, there);
-        for (int r = 0; r < rows; ++r) {
-            V v = act(fma(centred(load(sums + r * ld + j), of, scales[r].zero) * set1(scales[r].scale), scale, b));
-            const T* add = residual + r * a.residual_stride + j;
-            T* to = out + r * a.out_stride + j;
-            if (whole) {
-                if (residual) v = v + D::load(add);
+        const float* from = sums + j;
+        if (there == width) {
+            const V b = bias ? D::load(bias + column + j) : set1(0.0f);
+            const T* add = residual + j;
+            T* to = out + j;
+            for (int r = 0; r < rows; ++r, from += ld, to += out_stride, add += residual_stride) {
+                V v = act(fma(centred(load(from), of, scales[r].zero) * set1(scales[r].scale), scale, b));
+                if constexpr (adds) v = v + D::load(add);
                 D::store(to, v);
-            } else {
-                if (residual) v = v + D::load_part(add, there);
-                D::store_part(to, v, there);
+            }
+        } else {
+            const V b = bias ? D::load_part(bias + column + j, there) : set1(0.0f);
+            for (int r = 0; r < rows; ++r, from += ld) {
+                V v = act(fma(centred(load(from), of, scales[r].zero) * set1(scales[r].scale), scale, b));
+                if constexpr (adds) v = v + D::load_part(residual + r * residual_stride + j, there);
+                D::store_part(out + r * out_stride + j, v, there);
             }
         }
     }
+}
+
+template <class D, class Fn>
+static void finish_bytes_by(const QxQuantLinear& a, const float* column_sums, const float* column_scales, const RowScale* scales, int64_t row, int rows, int64_t column, int64_t columns, const float* sums, int64_t ld, const Fn& act) {
+    if (a.residual) finish_bytes_as<D, true>(a, column_sums, column_scales, scales, row, rows, column, columns, sums, ld, act);
+    else finish_bytes_as<D, false>(a, column_sums, column_scales, scales, row, rows, column, columns, sums, ld, act);
 }
 
 // Rows [begin, end) by panels [first, last). False when there is no memory for the scratch.
@@ -170,8 +217,24 @@ static bool multiply_bytes(const QxQuantLinear& a, int64_t begin, int64_t end, i
                 for (int64_t t = 0; t < tiles; ++t) {
                     const int64_t r = part_of(0, rows, t, tiles), m = part_of(0, rows, t + 1, tiles) - r;
                     float* to = sums + r * ldc;
-                    const char* ahead = reinterpret_cast<const char*>(next) + t * lines * 64;
-                    byte_product(int(m), vectors)(x + r * stride + k, stride, b, steps, to, ldc, c > 0, ahead, lines);
+                    Ahead ahead;
+                    ahead.weights = reinterpret_cast<const char*>(next) + t * lines * 64;
+                    ahead.lines = lines;
+                    ahead.count = 0;
+                    if (c + 1 == chunks) {
+                        using T = typename D::T;
+                        const char* o = reinterpret_cast<const char*>(static_cast<T*>(a.out) + (top + r) * a.out_stride + column);
+                        const char* q = a.residual ? reinterpret_cast<const char*>(static_cast<const T*>(a.residual) + (top + r) * a.residual_stride + column) : o;
+                        const int64_t os = a.out_stride * int64_t(sizeof(T)), qs = a.residual ? a.residual_stride * int64_t(sizeof(T)) : os, last = columns * int64_t(sizeof(T)) - 1;
+                        for (int64_t i = 0; i < m; ++i, o += os, q += qs) {
+                            ahead.out[2 * i] = o;
+                            ahead.out[2 * i + 1] = o + last;
+                            ahead.residual[2 * i] = q;
+                            ahead.residual[2 * i + 1] = q + last;
+                        }
+                        ahead.count = 2 * m;
+                    }
+                    byte_product(int(m), vectors)(x + r * stride + k, stride, b, steps, to, ldc, c > 0, ahead);
                     if (c + 1 == chunks) finish_bytes_by<D>(a, column_sums, column_scales, scales + r, top + r, int(m), column, columns, to, ldc, act);
                 }
             }

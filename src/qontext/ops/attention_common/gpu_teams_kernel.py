@@ -5,7 +5,7 @@
 A program owns a multiprocessor and takes one unit of work after the other: up to TEAMS tiles of 64 queries of one
 head, a tile for each team of four warps. The copying warp runs ahead: it fills a ring of 2 ** SHIFT tiles of 64 keys
 and their values through tensor maps, as far as there is room, whichever head they belong to. A tile is filled again
-when every team of its unit is through with it. Teams take tiles of queries in turns, across units, so that none waits
+when every team is through with it. Teams take tiles of queries in turns, across units, so that none waits
 at the end of one.
 
 Tensor maps of packed rows would read, and write, rows of the next sequence. Theirs have two axes in front that shift
@@ -70,22 +70,23 @@ def tiles_of(valid):
 @gluon.jit
 def produce(
     maps, strides, table, units, ring,
-    HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr,
+    HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr, ASKED: gl.constexpr,
 ):  # fmt: skip
-    """One warp: copies queries, keys and values of every unit of this program."""
+    """One warp: copies queries, keys and values of every unit of this program, queries to 2 ** ASKED places."""
     q_map, k_map, v_map, _ = maps
     q_head, k_head, v_head, _ = strides
     queries, keys, values, _, asked, taken, full, empty = ring
+    TILE_BYTES: gl.constexpr = TILE * D * q_map.dtype.primitive_bitwidth // 8
     handed = gl.to_tensor(0)  # tiles of queries so far
     filled = gl.to_tensor(0)  # tiles of keys so far
     for turn in range(turns_of(units)):
         head, end, left, tiles, key_end, valid = look_up(turn, table, units, HEADS)
         for i in range(tiles):
-            team = handed & (TEAMS - 1)
-            mbarrier.wait(taken.index(team), (handed >> 2) & 1 ^ 1)
-            mbarrier.expect(asked.index(team), TILE * D * 2)
+            place = handed & (1 << ASKED) - 1
+            mbarrier.wait(taken.index(place), (handed >> ASKED) & 1 ^ 1)
+            mbarrier.expect(asked.index(place), TILE_BYTES)
             at = [FAR_ROW, end, FAR_ROW - left + i * TILE, head * q_head]
-            load_tile(q_map, at, asked.index(team), queries.index(team))
+            load_tile(q_map, at, asked.index(place), queries.index(place))
             handed += 1
         if tiles > 0:
             key_tiles = tiles_of(valid)
@@ -93,13 +94,11 @@ def produce(
                 skip = gl.where(j == 0, key_tiles - 1, j - 1) * TILE
                 slot = filled & (1 << SHIFT) - 1
                 mbarrier.wait(empty.index(slot), (filled >> SHIFT) & 1 ^ 1)
-                mbarrier.expect(full.index(slot), 2 * TILE * D * 2)
+                mbarrier.expect(full.index(slot), 2 * TILE_BYTES)
                 at = [FAR_ROW, key_end, FAR_ROW - valid + skip, head // GROUPS * k_head]
                 load_tile(k_map, at, full.index(slot), keys.index(slot))
                 at = [FAR_ROW, key_end, FAR_ROW - valid + skip, head // GROUPS * v_head]
                 load_tile(v_map, at, full.index(slot), values.index(slot))
-                for absent in gl.static_range(1, TEAMS):  # for the teams that have no part in this unit
-                    mbarrier.arrive(empty.index(slot), count=1, pred=tiles <= TEAMS - absent)
                 filled += 1
 
 
@@ -209,6 +208,13 @@ def compute(
             fence_async_shared()
             at = [FAR_ROW, end, FAR_ROW - left + mine * TILE, head * out_head]
             store_tile(out_map, at, result)
+        else:
+            # A team without a part in this unit lets its keys pass: one that ran ahead could not tell, from a phase
+            # that is one bit, the fill it waits for from the fill two rounds of the ring before.
+            for j in range(gl.where(tiles > 0, key_tiles, 0)):
+                slot = filled + j & (1 << SHIFT) - 1
+                mbarrier.wait(full.index(slot), (filled + j >> SHIFT) & 1)
+                mbarrier.arrive(empty.index(slot), count=1)
         handed += tiles
         filled += gl.where(tiles > 0, key_tiles, 0)
     tma.store_wait(0)
@@ -252,7 +258,7 @@ def attention_by_teams(
             (compute, (1, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
             (compute, (2, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
             (compute, (3, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
-            (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT)),
+            (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT, 2)),
         ],
         [4, 4, 4, 1],
         [112, 112, 112, 32],

@@ -10,6 +10,7 @@ from .gpu_places import Places
 
 _LEAST_ROWS = 16  # what the matrix unit takes at least
 _MOST_ROWS = 128
+_WIDE_ROWS = 64  # from here on values come to the matrix unit through shared memory, and words gain nothing
 _LEAST_TOKENS = 128  # of a share: below that joining costs more than it spares
 _PROGRAMS_EACH = 2  # programs that a multiprocessor holds at once
 _FULL = 0.97  # share of the last round of programs from which more shares are not worth their joining
@@ -85,7 +86,7 @@ def decode(
     tile = tile_for(width, rows, cache.element_size(), shares > 1)
     indirection = places.indirection
     decode_tokens[(batch * many * kv_heads * shares,)](
-        query, cache, _words(cache, query.dtype), out, sums, levels, places.first, places.queries,
+        query, cache, _words(cache, query.dtype) if rows < _WIDE_ROWS else None, out, sums, levels, places.first, places.queries,
         places.past, places.slots, places.prefixes, places.table, indirection, key_scale, value_scale, slopes,
         plan.scale, plan.softcap, places.capacity(cache), cache.shape[0], plan.window, plan.sinks,
         query.stride(0), query.stride(1), out.stride(0), out.stride(1), *cache.stride()[:4],

@@ -124,7 +124,7 @@ def visible(attributes: Any, queries: Tensor, keys: Tensor, prefix: int | None) 
     """Which keys each query sees: bool [S, L], from their positions."""
     q, k = queries[:, None], keys[None, :]
     if attributes["mask_type"] == "padding":
-        return torch.ones(len(queries), len(keys), dtype=torch.bool)
+        return torch.ones(len(queries), len(keys), dtype=torch.bool, device=queries.device)
     seen = k <= q
     if prefix is not None:
         seen = seen | (k < prefix)

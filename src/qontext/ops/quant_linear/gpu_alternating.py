@@ -10,7 +10,7 @@ from ..gluon_maps import map_of
 from ..gpu_launch import blocks, may_overlap, not_hopper
 from ..linear.gpu_persistent import multiprocessors
 from ..linear.gpu_rows import aligned, least_rows
-from .gpu_rows import multiples, over_rows, ready, takes
+from .gpu_rows import multiples, not_float32, over_rows, ready, takes
 
 _LEAST_ROWS = 256  # below, there is not a tile for each team
 _TILE, _DEPTH = 128, 128
@@ -27,10 +27,7 @@ def supports(call: Call) -> str | None:
     reason = not_hopper(call)
     if reason is not None:
         return reason
-    y = call.outputs[0]
-    if y is not None and y.dtype == "float32":
-        return "the result is float32, the kernel gives halves and eight bits"
-    return multiples(call, 16) or least_rows(call, _LEAST_ROWS)
+    return not_float32(call) or multiples(call, 16) or least_rows(call, _LEAST_ROWS)
 
 
 def stages_for(k: int, result_bytes: int) -> tuple[int, bool]:

@@ -7,7 +7,7 @@ from ..gpu_launch import may_overlap
 from ..linear.gpu_persistent import GROUP, LEAST_ROWS, Shape, programs_for, without_maps
 from ..linear.gpu_rows import aligned, least_rows
 from . import gpu_alternating
-from .gpu_rows import multiples, over_rows, ready, takes
+from .gpu_rows import multiples, not_float32, over_rows, ready, takes
 
 SHAPES = (Shape(128, 256, 128, 8, 3, "quant_linear"),)
 
@@ -22,7 +22,7 @@ def supports(shape: Shape, call: Call) -> str | None:
         return reason
     if gpu_alternating.supports(call) is None:
         return "gluon.quant_linear does the same on sm_90, in the same time or less"
-    return multiples(call, 16) or least_rows(call, LEAST_ROWS)
+    return not_float32(call) or multiples(call, 16) or least_rows(call, LEAST_ROWS)
 
 
 def bind(shape: Shape, call: Call) -> Bound:

@@ -12,7 +12,7 @@ from ..eight_bits import KINDS
 from ..gpu_launch import FP8_CAPABILITY, blocks, compute_capability, may_overlap, power_of_2, triton_is_here
 from ..gpu_norm import WIDEST_TILE, rows_per_program, warps_for
 from ..linear.gpu_rows import sizes
-from ..native_kernel import even, even_or_none
+from ..native_kernel import even
 
 _NAMES = ("weight", "weight_scale", "bias", "x_scale", "x_zero", "x_factor", "y_scale", "y_zero", "y_factor")
 _PLACES = (1, 2, 3, 5, 6, 7, 10, 11, 12)
@@ -97,6 +97,13 @@ def multiples(call: Call, of: int) -> str | None:
     return f"the weight is [{n}, {k}], the kernel takes multiples of {of}" if n % of or k % of else None
 
 
+def not_float32(call: Call) -> str | None:
+    """The result is in halves or in eight bits."""
+    y = call.outputs[0]
+    wide = y is not None and y.dtype == "float32"
+    return "the result is float32, the kernel gives halves and eight bits" if wide else None
+
+
 def _constant(call: Call, place: int) -> torch.Tensor | None:
     operand = call.inputs[place]
     return None if operand is None or operand.constant is None else even(operand.constant.detach())
@@ -144,10 +151,14 @@ def over_rows(call: Call, made: Ready, compute: Compute) -> Bound:
             if hold is not None:
                 flat, row_scale, row_zero = hold(flat)
             rest = None if residual is None else even(residual).view(rows, n)
-            compute(flat, even_or_none(row_scale), even_or_none(row_zero), rest, y.view(rows, n))
+            compute(flat, _vector(row_scale, rows), _vector(row_zero, rows), rest, y.view(rows, n))
         return y
 
     return run
+
+
+def _vector(of_rows: torch.Tensor | None, rows: int) -> torch.Tensor | None:
+    return None if of_rows is None else even(of_rows).view(rows)
 
 
 def bind_hold(
