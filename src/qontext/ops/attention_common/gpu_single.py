@@ -8,13 +8,13 @@ from .gpu import LOG2E, Longest, Sizes, bounds_of, held_of
 from .gpu_teams import Teams, map_of, multiprocessors
 from .problem import Problem
 
-HEAD_SIZES = (32, 64)
 KEYS = 128  # the longest sequence
 _TILE, _STAGES = 64, 4
 
 
 def bind_single(call: Call) -> Teams:
-    """The kernel, for calls that `gpu_hopper.refusal` says nothing of, with heads of HEAD_SIZES and KEYS at most."""
+    """The kernel, for calls that `gpu_hopper.refusal` says nothing of, with heads of `gpu_teams.HEAD_SIZES` and at most
+    KEYS queries and keys a sequence."""
     from .gpu_single_kernel import attention_in_one
 
     overlap, held = may_overlap(call), held_of(call)
