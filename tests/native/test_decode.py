@@ -73,3 +73,43 @@ def test_runs_of_tokens_in_pages_of_any_size(isas, kind, heads, page):
         got = attend(query, cache, past, None if page == 0 else table, **scales)
         errors = [relative_rms(g, w) for g, w in zip(got, want, strict=True)]
         assert max(errors) <= by_name("bfloat16").tolerance, isa
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.int8, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("page", [0, 48, 256])
+@pytest.mark.parametrize(("heads", "size"), [((6, 6), 32), ((8, 4), 160), ((40, 2), 64), ((3, 1), 256)], ids=str)
+def test_a_long_sequence_is_cut_among_threads(isas, kind, page, heads, size):
+    """Few sequences: their keys are cut, and the heads of a page stay together. One thread does the same uncut."""
+    generator = torch.Generator().manual_seed(1)
+    query_heads, kv_heads = heads
+    query = torch.randn(1, query_heads, size, generator=generator).bfloat16()
+    length, total = page or 2304, 2303
+    held = torch.randn(2304 // length, 2, kv_heads, length, size, generator=generator)
+    cache = (held * 25 if kind == torch.int8 else held).to(kind)
+    table = torch.randperm(len(cache), generator=generator)[None].int()
+    step = 0.04 if kind == torch.int8 else 1.0
+    scales = {} if kind == torch.bfloat16 else {"key_scale": torch.tensor([step]), "value_scale": torch.tensor([step])}
+    mine = (cache[table[0].long()].double() * step).permute(0, 3, 2, 1, 4).flatten(0, 1)[:total]
+    want = by_hand(query[0], mine[:, :, 0], mine[:, :, 1])
+    threads = torch.get_num_threads()
+    for isa in isas:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            try:
+                got = attend(query, cache, [total - 1], table if page else None, **scales)
+            finally:
+                torch.set_num_threads(threads)
+            assert relative_rms(got[0], want) <= by_name("bfloat16").tolerance, (isa, count)
+
+
+def test_values_beyond_the_last_token_are_not_read(isas):
+    """An odd number of tokens: what lies behind them may be NaN, in a page and in the page after."""
+    for dtype in (torch.bfloat16, torch.float8_e4m3fn):
+        cache = torch.full((3, 2, 2, 16, 64), float("nan")).to(dtype)
+        table = torch.tensor([[2, 0, 1]], dtype=torch.int32)
+        flat = cache[table[0].long()]
+        flat[0], flat[1, :, :, :5] = 1, 1
+        cache[table[0].long()] = flat
+        for isa in isas:
+            got = attend(torch.ones(1, 4, 64).bfloat16(), cache, [20], table)
+            assert torch.equal(got, torch.ones_like(got)), (isa, dtype)

@@ -26,12 +26,13 @@ int64_t qx_decode(const QxDecode* args, int64_t threads) {
     int64_t keys = 0;
     for (int64_t r = 0; r < a.rows; ++r) keys += seen_keys(a, r).count();
     const int64_t wanted = threads > 1 ? threads * tasks_per_thread : 1;
+    // Keys of a task that takes one head.
     const int64_t share = keys * a.kv_heads / wanted + 1;
+    const auto parts = [&](int64_t r) { return parts_of(seen_keys(a, r).count(), share / heads_together(a, r) + 1); };
     int64_t count = 0, floats = 0;
     for (int64_t r = 0; r < a.rows; ++r) {
-        const int64_t parts = parts_of(seen_keys(a, r).count(), share);
-        count += parts * a.kv_heads;
-        if (parts > 1) floats += parts * a.kv_heads * group * a.queries[r] * (wide + 2);
+        count += parts(r) * (a.kv_heads / heads_together(a, r));
+        if (parts(r) > 1) floats += parts(r) * a.kv_heads * group * a.queries[r] * (wide + 2);
     }
     Carver size(nullptr);
     size.take<DecodeTask>(size_t(count));
@@ -43,13 +44,13 @@ int64_t qx_decode(const QxDecode* args, int64_t threads) {
     float* partial = carve.take<float>(size_t(floats));
     int64_t n = 0;
     for (int64_t r = 0; r < a.rows; ++r) {
-        const int64_t seen = seen_keys(a, r).count(), parts = parts_of(seen, share);
-        const int64_t each = ((seen + parts - 1) / parts + decode_keys - 1) / decode_keys * decode_keys;
-        for (int64_t h = 0; h < a.kv_heads; ++h)
-            for (int64_t p = 0; p < parts; ++p) {
+        const int64_t seen = seen_keys(a, r).count(), cut = parts(r), heads = heads_together(a, r);
+        const int64_t each = ((seen + cut - 1) / cut + decode_keys - 1) / decode_keys * decode_keys;
+        for (int64_t h = 0; h < a.kv_heads; h += heads)
+            for (int64_t p = 0; p < cut; ++p) {
                 const int64_t begin = p * each < seen ? p * each : seen, end = begin + each < seen ? begin + each : seen;
-                tasks[n++] = {int32_t(r), int32_t(h), int32_t(p), int32_t(parts), begin, end, partial};
-                if (parts > 1) partial += group * a.queries[r] * (wide + 2);
+                tasks[n++] = {int32_t(r), int32_t(h), int32_t(heads), int32_t(p), int32_t(cut), begin, end, partial};
+                if (cut > 1) partial += heads * group * a.queries[r] * (wide + 2);
             }
     }
     const Kernels& k = kernels();

@@ -5,15 +5,27 @@
 
 namespace qx {
 
-// Keys that are worked on together: they and their values fit a level-1 cache.
-constexpr int64_t decode_keys = 32;
+// Parts of a sequence are whole numbers of so many keys.
+constexpr int64_t decode_keys = 128;
+// A task takes so many key heads and rows of queries at most, or one head.
+constexpr int64_t most_decode_heads = 16, most_decode_rows = 64;
 
-// Keys [begin, end) of one sequence for one key head, counted among those that its first query can see.
+// Keys [begin, end) of one sequence, counted among those that its first query can see, for `heads` key heads.
 struct DecodeTask {
-    int32_t row, kv_head, part, parts;
+    int32_t row, kv_head, heads, part, parts;
     int64_t begin, end;
-    float* partial;  // where several parts meet: for each of its rows the largest score, the total and the sums
+    float* partial;  // where several parts meet: for each head and row the largest score, the total and the sums
 };
+
+// Key heads that a task takes: in pages those of one page lie one after the other, and a run of memory is read faster.
+inline int64_t heads_together(const QxDecode& a, int64_t row) {
+    if (!a.table) return 1;
+    int64_t most = most_decode_rows / (a.heads / a.kv_heads * a.queries[row]);
+    if (most > most_decode_heads) most = most_decode_heads;
+    if (most > a.kv_heads) most = a.kv_heads;
+    while (most > 1 && a.kv_heads % most) --most;
+    return most > 1 ? most : 1;
+}
 
 // The positions that a sequence looks at: [0, kept), then [low, total).
 struct SeenKeys {
