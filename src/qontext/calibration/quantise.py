@@ -34,7 +34,7 @@ class QuantOptions:
                  holds
     method, percentile: of static scales that are made of samples; None takes the percentile, and for fp8, where a wide
                  range costs nothing, all that was seen
-    quantise:    what multiplies bytes: "linear" layers, and "attention" too
+    quantise:    what multiplies eight bits: "linear" layers, and "attention" too
     weight_bits: 8, or with activations "none" 4, in groups of `group` values along K with a scale and a zero each
     """
 
@@ -69,8 +69,6 @@ def check_options(
         problems.append(f"quantise is {options.quantise!r}, allowed: ('linear',) and ('linear', 'attention')")
     elif options.activations == "none" and "attention" in options.quantise:
         problems.append("quantise names 'attention', whose operands are activations, but activations is 'none'")
-    elif settings.precision != "int8" and "attention" in options.quantise:
-        problems.append(f"quantise names 'attention', which multiplies bytes; the precision is {settings.precision!r}")
     if options.weight_bits not in (4, 8):
         problems.append(f"weight_bits is {options.weight_bits}, allowed: 4, 8")
     elif options.weight_bits == 4 and options.activations != "none":

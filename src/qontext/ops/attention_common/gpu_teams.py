@@ -65,24 +65,32 @@ def map_of(x: torch.Tensor) -> Any:
     return TensorDescriptor(x, shape, [2**34 - row, row, row, 1], block, layout)
 
 
+def listed_units(
+    problem: Problem, sizes: Sizes, longest: Longest, device: torch.device, overlap: bool
+) -> tuple[torch.Tensor, int]:
+    """The table of units of work that a kernel on the device fills, and how many programs share them."""
+    from .gpu_units_kernel import list_units
+
+    bounds_q, bounds_k, counts, _ = bounds_of(problem)
+    parts = blocks(longest.queries, _TILE * _TEAMS)
+    items = sizes.batch * parts
+    table = torch.empty((1 + items) * _ENTRY, dtype=torch.int32, device=device)
+    list_units[(blocks(items, _LISTED_AT_ONCE),)](
+        bounds_q, bounds_k, counts, table, items, longest.queries, longest.keys, parts, _LISTED_AT_ONCE, overlap,
+        launch_pdl=overlap,
+    )  # fmt: skip
+    return table, min(multiprocessors(device), items * sizes.heads)
+
+
 def bind_teams(call: Call) -> Teams:
     """The two kernels, for calls that `gpu_hopper.refusal` says nothing of, with heads of HEAD_SIZES."""
     from .gpu_teams_kernel import attention_by_teams
-    from .gpu_units_kernel import list_units
 
     overlap, held = may_overlap(call), held_of(call)
 
     def run(problem: Problem, rows: list[torch.Tensor], longest: Longest) -> None:
-        sizes, device = Sizes.of(problem), rows[0].device
-        bounds_q, bounds_k, counts, _ = bounds_of(problem)
-        parts = blocks(longest.queries, _TILE * _TEAMS)
-        items = sizes.batch * parts
-        table = torch.empty((1 + items) * _ENTRY, dtype=torch.int32, device=device)
-        list_units[(blocks(items, _LISTED_AT_ONCE),)](
-            bounds_q, bounds_k, counts, table, items, longest.queries, longest.keys, parts, _LISTED_AT_ONCE, overlap,
-            launch_pdl=overlap,
-        )  # fmt: skip
-        programs = min(multiprocessors(device), items * sizes.heads)
+        sizes = Sizes.of(problem)
+        table, programs = listed_units(problem, sizes, longest, rows[0].device, overlap)
         attention_by_teams[(programs,)](
             *(map_of(x) for x in rows), *held, table, problem.rule.scale * LOG2E, 0, *(x.stride(1) for x in rows),
             sizes.heads, sizes.groups, sizes.size, _RING, overlap, num_warps=4, launch_pdl=overlap,
