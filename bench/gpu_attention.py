@@ -28,15 +28,17 @@ from qontext.benchmark.machine import machine
 from qontext.dtypes import from_torch, relative_rms
 from qontext.ops.attention_common import gpu
 from qontext.ops.attention_common.gpu_choice import Tile
-from qontext.ops.call import Kernel
+from qontext.ops.call import Call, Kernel
 from qontext.ops.catalogue import BY_NAME
 from qontext.ops.declare import call_of
 from qontext.ops.device import device_of
+from qontext.ops.eight_bits import MOST
 from qontext.ops.gpu_facts import gpu_facts
-from qontext.plugins.conformance import kernels_of
+from qontext.plugins.conformance import kernels_of, with_constants
 
 OP, ATTENTION, QUANT = (BY_NAME[name] for name in ("QKVToContext", "Attention", "QuantQKVToContext"))
 IN_BYTES = 0.01  # relative error against the reference of the same bytes: some round the other way
+IN_FP8 = 0.015  # the same of a context in float8_e4m3, whose steps are 0.06 to 0.12
 MOST_IN_BYTES = 512  # tokens of a sequence: the reference holds all probabilities in float64
 Run = Callable[[], Any]
 
@@ -151,8 +153,9 @@ class Bench:
             name or kernel.name, lambda: bound(inputs, [out, None, None]), lambda: out.unflatten(1, (case.heads, -1))
         )
 
-    def in_bytes(self) -> None:
-        """Attention over bytes: made of floats by scales that are found or given, and bytes in and out.
+    def in_eight_bits(self) -> None:
+        """Attention in int8 and float8_e4m3: made of floats by scales that are found or given, and eight bits in and
+        out. Scales of float8_e4m3 leave room for as much again, as those of a build do.
 
         The first sequence is held to what the operator's reference gives for it: over many keys steps of 1/127 lose
         most of a row, which is how the scheme is, and no fault of a kernel.
@@ -160,36 +163,46 @@ class Bench:
         case = self.case
         if case.dtype == torch.float32 or self.longest > MOST_IN_BYTES:
             return
-        scale = self.qkv.abs().max().float() / 127
+        largest, widest = self.qkv.abs().max().float(), self.want.abs().max()
+        scale, by = largest / 127, widest / 127
+        scale8, by8 = 2 * largest / MOST, 2 * widest / MOST
         stored = (self.qkv.float() / scale).round().to(torch.int8)
-        by = self.want.abs().max() / 127
+        stored8 = (self.qkv.float() / scale8).to(torch.float8_e4m3fn)
         shared = {"num_heads": case.heads, "layout": "T (three N D)", "kind": case.kind}
+        step, fp8 = {"dq_probs": 1 / 127}, {"eight_bits": "float8_e4m3"}
         variants: list[tuple[str, torch.Tensor, torch.Tensor | None, torch.Tensor | None, dict[str, Any]]] = [
-            ("scales found", self.qkv, None, None, {}),
-            ("scales given", self.qkv, scale, None, {}),
-            ("bytes in and out", stored, scale, by, {}),
-            ("bytes in and out, dq_probs", stored, scale, by, {"dq_probs": 1 / 127}),
-            ("the same with use_int8_scale_max", stored, scale, by, {"dq_probs": 1 / 127, "use_int8_scale_max": True}),
+            ("int8, scales found", self.qkv, None, None, {}),
+            ("int8, scales given", self.qkv, scale, None, {}),
+            ("int8 in and out", stored, scale, by, {}),
+            ("int8 in and out, dq_probs", stored, scale, by, step),
+            ("the same with use_int8_scale_max", stored, scale, by, {**step, "use_int8_scale_max": True}),
+            ("fp8, scales found", self.qkv, None, None, fp8),
+            ("fp8, scales given", self.qkv, scale8, None, fp8),
+            ("fp8 in and out", stored8, scale8, by8, fp8),
         ]
         longest = torch.tensor(self.longest, dtype=torch.int32)
         for name, qkv, qkv_scale, context_scale, more in variants:
             inputs = [qkv, None, None, None, self.cu, longest, None, qkv_scale, context_scale]
             call = call_of(QUANT, inputs, {**shared, **more}, (True,), device_of("cuda"))
-            kernel = kernels_of(QUANT, "cuda")[0]
-            if kernel.supports(call) is not None:
-                continue
-            dtype = torch.int8 if context_scale is not None else case.dtype
-            out = torch.empty(self.want.flatten(1).shape, dtype=dtype, device="cuda")
-            bound = kernel.bind(call)
+            call = with_constants(call, inputs)
+            for kernel in kernels_of(QUANT, "cuda"):
+                if kernel.supports(call) is None:
+                    self._in_eight_bits(kernel, name, call, inputs)
 
-            def shown(out: torch.Tensor = out, scaled: bool = context_scale is not None) -> torch.Tensor:
-                wide = out.float() * by if scaled else out
-                return wide.unflatten(1, (case.heads, -1))
+    def _in_eight_bits(self, kernel: Kernel, name: str, call: Call, inputs: Sequence[torch.Tensor | None]) -> None:
+        (result,), by = call.outputs, inputs[8]
+        assert result is not None
+        out = torch.empty(self.want.flatten(1).shape, dtype=result.type.torch, device="cuda")
+        bound = kernel.bind(call)
 
-            want = self._scheme(inputs, dict(call.attributes))
-            wide = want * float(by) if context_scale is not None else want
-            checked = wide.to(out.device).float(), IN_BYTES
-            self.measure(f"{kernel.name}, {name}", lambda b=bound, i=inputs, o=out: b(i, [o]), shown, checked)
+        def shown() -> torch.Tensor:
+            wide = out if by is None else out.float() * by
+            return wide.unflatten(1, (self.case.heads, -1))
+
+        want = self._scheme(inputs, dict(call.attributes))
+        wide = want if by is None else want * float(by)
+        checked = wide.to(out.device).float(), IN_FP8 if result.dtype == "float8_e4m3" else IN_BYTES
+        self.measure(f"{kernel.name}, {name}", lambda: bound(inputs, [out]), shown, checked)
 
     def _scheme(self, inputs: Sequence[torch.Tensor | None], attributes: dict[str, Any]) -> torch.Tensor:
         """What the reference of attention over bytes gives for the first sequence, `[S, N, D]` on the host."""
@@ -197,7 +210,7 @@ class Bench:
         qkv = inputs[0]
         assert qkv is not None
         own = [None if x is None else x.cpu() for x in inputs]
-        own[0] = qkv[:count].cpu() if qkv.dtype == torch.int8 else qkv[:count].cpu().double()
+        own[0] = qkv[:count].cpu() if qkv.itemsize == 1 else qkv[:count].cpu().double()
         own[4], own[5] = torch.tensor([0, count], dtype=torch.int32), torch.tensor(count, dtype=torch.int32)
         found = QUANT.reference(*own, **attributes)
         context = found[0] if isinstance(found, tuple) else found
@@ -314,7 +327,7 @@ def main() -> None:
         bench = Bench(case)
         for kernel in kernels_of(OP, "cuda"):
             bench.ours(kernel)
-        bench.in_bytes()
+        bench.in_eight_bits()
 
         if case.even:
             for kernel in kernels_of(ATTENTION, "cuda"):

@@ -10,7 +10,8 @@ from pathlib import Path
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--output", default="bench/results", help="folder of the record")
 parser.add_argument("--cases", nargs="+", default=[], help="only cases whose name begins so, such as 'large b1'")
-parser.add_argument("--precision", nargs="+", default=["fp16", "fp8", "int8"], choices=["fp16", "fp8", "int8"])
+precisions = ["fp16", "fp8", "int8", "fp8 with attention"]
+parser.add_argument("--precision", nargs="+", default=precisions[:3], choices=precisions)
 parser.add_argument("--runs", type=int, default=200, help="timed calls of each precision and way")
 parser.add_argument("--rounds", type=int, default=2)
 parser.add_argument("--seconds", type=float, default=0.12, help="most seconds of a rival in a round")

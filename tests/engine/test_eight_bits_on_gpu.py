@@ -72,6 +72,42 @@ def test_with_samples_every_operator_writes_what_the_next_product_reads(model, w
     assert f"{precision}: 100.0% of the operations" in str(qx.explain(engine, measure=False))
 
 
+BOTH = qx.QuantOptions(quantise=("linear", "attention"))
+
+
+def test_attention_in_fp8_reads_and_writes_eight_bits(model, want, gpu, tmp_path, monkeypatch):
+    lines = []
+    settings = {"calibration": [batch()], "quantisation": BOTH, "log": lines.append}
+    engine = qx.build(model, "fp8", "cuda", tune=False, **settings)
+    found, kind = steps(engine), NAMES["fp8"]
+    assert found.count(("QuantQKVToContext", [kind])) == 2
+    assert found.count(("QuantLinear", [kind])) == 4  # those with a GELU, and the projections
+    assert "fp8: 2 of 2 attentions" in lines
+    assert 1e-4 < error_of(engine, want) < 1.5 * LIMITS["fp8"]
+    rows = [layer for layer in engine.compiled.quantised if layer.what == "attention"]
+    assert all(layer.scale.endswith(", written by the projection") and layer.weights == kind for layer in rows)
+    assert all(0 < layer.error < 2.5 * LIMITS["fp8"] for layer in rows)
+    monkeypatch.setattr(engine_file, "device_of", lambda name: FAKE)
+    engine.save(tmp_path / "engine.qx")
+    assert torch.equal(qx.load(tmp_path / "engine.qx").run(batch())["logits"], engine.run(batch())["logits"])
+
+
+def test_attention_in_fp8_without_samples_finds_its_scales(model, want, gpu):
+    engine = qx.build(model, "fp8", "cuda", tune=False, quantisation=BOTH)
+    assert steps(engine).count(("QuantQKVToContext", ["float16"])) == 2
+    assert error_of(engine, want) < 1.5 * LIMITS["fp8"]
+
+
+@pytest.mark.slow
+def test_attention_that_costs_too_much_stays_in_floats(model, gpu):
+    free = qx.build(model, "fp8", "cuda", tune=False, calibration=[batch()], quantisation=BOTH)
+    most = max(free.compiled.errors.values()) * 0.9
+    tight = qx.QuantOptions(quantise=BOTH.quantise, max_error=most)
+    engine = qx.build(model, "fp8", "cuda", tune=False, calibration=[batch()], quantisation=tight)
+    assert any(layer.kept for layer in engine.compiled.quantised)
+    assert max(engine.compiled.errors.values()) <= most
+
+
 def test_little_lies_outside_static_ranges(model, gpu):
     """The factors of columns have moved to the operators in front, and count there."""
     engine = qx.build(model, "int8", "cuda", tune=False, calibration=[batch()])

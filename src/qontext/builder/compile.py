@@ -336,7 +336,7 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> 
     layers = quantise_linears(graph, recipe)
     attention = quantise_attention(graph, recipe) if recipe.attention else []
     on_a_gpu = parse_device(settings.device)[0] != "cpu"
-    held = hold_results(graph, layers) if on_a_gpu and not settings.apart else 0
+    held = hold_results(graph, [*layers, *attention]) if on_a_gpu and not settings.apart else 0
     for layer in (*layers, *attention):
         if layer.kept:
             say(f"stays in {settings.floats}: {layer.name} ({layer.kept})")
@@ -345,7 +345,7 @@ def quantised(graph: ir.Graph, settings: Settings, recipe: Recipe, say: Log) -> 
     if on_a_gpu:
         say(f"{held} of them read eight bits that the operator in front has written")
     if recipe.attention:
-        say(f"int8: {sum(not layer.kept for layer in attention)} of {len(attention)} attentions")
+        say(f"{settings.precision}: {sum(not layer.kept for layer in attention)} of {len(attention)} attentions")
     return [*layers, *attention]
 
 

@@ -14,8 +14,8 @@ from ..ops.eight_bits import MOST, levels
 from ..ops.group_linear.op import OP as GROUP_LINEAR
 from ..ops.linear.op import OP as LINEAR_OP
 from ..ops.quant_linear.op import OP as QUANT_LINEAR
-from ..ops.quant_qkv_to_context.reference import signed_bytes
-from ..ops.quant_qkv_to_context.rules import QKV_SCALE
+from ..ops.quant_qkv_to_context.reference import on_levels
+from ..ops.quant_qkv_to_context.rules import CONTEXT_SCALE, QKV_SCALE
 from ..runtime.executor import Observe
 from .watch import Runner, attention_steps, linear_steps, watch
 
@@ -126,9 +126,17 @@ def _dead(name: str, got: torch.Tensor, want: torch.Tensor) -> dict[str, str]:
     return {}
 
 
+# Where operators that write eight bits have scale, zero and factor.
+_WRITTEN = {"QuantLinear": 10, "QKVToContext": 7}
+
+
 def _in_floats(step: Step, y: torch.Tensor) -> torch.Tensor:
-    """A layer's result, which may be written in eight bits for the layer behind it."""
-    scale, zero, factor = step.call.inputs[10:13] if step.op == "QuantLinear" else (None, None, None)
+    """A layer's or attention's result, which may be written in eight bits for the layer behind it."""
+    if step.op == "QuantQKVToContext":
+        by = step.call.input(CONTEXT_SCALE)
+        return y if by is None or by.constant is None else y.float() * by.constant.to(y.device)
+    place = _WRITTEN.get(step.op)
+    scale, zero, factor = (None, None, None) if place is None else step.call.inputs[place : place + 3]
     if scale is None or scale.constant is None:
         return y
     values, by = levels(
@@ -221,7 +229,7 @@ def _on_levels(attention: Step, made: Step) -> Observe:
                 continue
             parts = split_qkv(tensor, settings["layout"], settings["num_heads"], kv_heads(settings))
             for part, by, axes in zip(parts, given, ((-1,), (-1,), (-3, -1)), strict=True):
-                held, step_of = signed_bytes(part, by, axes)
+                held, step_of = on_levels(part, by, axes, kind=made.call.attributes["eight_bits"])
                 part.copy_(held * step_of)
 
     return tap

@@ -176,10 +176,7 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
     if operands.turn:
         order = [0, 2, 1] if rewriter.rank(key) == 3 else [0, 1, 3, 2]
         key = rewriter.insert(at, "Transpose", [key], {"perm": order}).outputs[0]
-    mask = _all_of(rewriter, at, found.conditions)
-    if found.mask is not None:
-        mask = _put(rewriter, at, found.mask)
-    bias = _sum(rewriter, at, [_narrow(rewriter, b) for b in found.biases])
+    mask, bias = masks_of(found, rewriter, at)
     attributes = {
         "scale": found.scale,
         "softcap": scores.softcap,
@@ -187,6 +184,14 @@ def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:
     }
     inputs = [operands.query, key, operands.value, mask, bias]
     operands.put(rewriter, RULE.name, [node, *found.nodes], inputs, attributes, (), at)
+
+
+def masks_of(found: Found, rewriter: Rewriter, at: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
+    """Mask and bias with four axes each, computed in front of a node; None where there is none."""
+    mask = _all_of(rewriter, at, found.conditions)
+    if found.mask is not None:
+        mask = _put(rewriter, at, found.mask)
+    return mask, _sum(rewriter, at, [_narrow(rewriter, b) for b in found.biases])
 
 
 def _put(rewriter: Rewriter, at: ir.Node, placed: Placed) -> ir.Value:

@@ -21,6 +21,7 @@ from . import (
     products,
     qkv,
     quantised,
+    quantised_attention,
     skip_norm,
     tidy,
 )
@@ -38,6 +39,7 @@ NORMAL_FORM: tuple[Rule, ...] = (
     norms.LAYER,
     norms.RMS,
     gelu.RULE,
+    quantised_attention.RULE,
     attention.RULE,
     onnx_attention.RULE,
     products.ROWS,

@@ -8,6 +8,7 @@ from ..dtypes import from_onnx
 from ..graph.dims import Shape
 from ..ops.attention_common.mask_operand import TYPES
 from ..ops.catalogue import BY_NAME as OPS
+from .masks import ATTENTIONS
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
 
@@ -26,7 +27,7 @@ class Found:
 
 def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen = Conditions(node)
-    seen.candidate(rewriter.is_ours(node, "Attention", "QKVToContext"), "this is no fused attention")
+    seen.candidate(rewriter.is_ours(node, *ATTENTIONS), "this is no fused attention")
     mask = rewriter.input(node, OPS[node.op_type].input_index("mask"))
     seen.candidate(mask is not None, "it has no mask")
     assert mask is not None
@@ -85,7 +86,7 @@ RULE = Rule(
     name="mask_operand",
     doc="A mask is read as it was given: [B, Skv] and [B, S, Skv] without the axes put in, masks of any type without "
     "a cast to boolean or a Not of their own, unless several attentions share it.",
-    anchors=frozenset({"Attention", "QKVToContext"}),
+    anchors=frozenset(ATTENTIONS),
     check=check,
     rewrite=rewrite,
     why="after qkv and mask, when it is known which attentions share a mask",

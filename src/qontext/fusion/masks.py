@@ -11,6 +11,7 @@ from .mask_facts import Fact, empty_row_of, understand
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
 
+ATTENTIONS = ("Attention", "QKVToContext", "QuantQKVToContext")
 _BOOL = int(ir.DataType.BOOL)
 _SHIFTS = frozenset({"past_key", "key_lengths", "lengths"})  # with them "causal" counts from another place
 
@@ -23,7 +24,7 @@ class Found:
 
 def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen = Conditions(node)
-    seen.candidate(rewriter.is_ours(node, "Attention", "QKVToContext"), "this is no fused attention")
+    seen.candidate(rewriter.is_ours(node, *ATTENTIONS), "this is no fused attention")
     op = OPS[node.op_type]
     mask = rewriter.input(node, op.input_index("mask"))
     mask = seen.found(
@@ -126,7 +127,7 @@ RULE = Rule(
     doc="Whatever computes a padding or causal mask becomes the boolean mask itself, [B, Skv] where keys alone decide, "
     "or the kind of the attention; `empty_row` keeps what a wholly masked row gets: zeros for -inf and boolean masks, "
     "uniform or as_unmasked for finite fills. Masks that allow everything go.",
-    anchors=frozenset({"Attention", "QKVToContext"}),
+    anchors=frozenset(ATTENTIONS),
     check=check,
     rewrite=rewrite,
     why="after attention, and before qkv, so that QKVToContext gets the mask it is fastest with",

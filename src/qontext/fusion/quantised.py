@@ -7,6 +7,7 @@ import torch
 
 from ..ops.quant_linear.levels import levels_of
 from ..ops.quant_linear.op import OP as QUANT_LINEAR
+from .quantised_pairs import parameters
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
 
@@ -30,8 +31,8 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen.depth += 1
     into = seen.found(rewriter.producer(back.inputs[0]), "what is dequantised is an input or a constant", back)
     seen.holds(into.op_type == "QuantizeLinear", f"what is dequantised comes from {into.op_type}", back)
-    scale, zero, dtype = _parameters(seen, rewriter, into)
-    again, middle, _ = _parameters(seen, rewriter, back)
+    scale, zero, dtype = parameters(seen, rewriter, into)
+    again, middle, _ = parameters(seen, rewriter, back)
     same = again == scale and middle == zero
     seen.holds(same, f"it is quantised by {scale:g} ({zero}) and dequantised by {again:g} ({middle})", back)
     seen.holds(dtype in (torch.uint8, torch.int8), f"it becomes {dtype}, the kernels multiply bytes", into)
@@ -44,19 +45,6 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
     x = into.inputs[0]
     assert x is not None
     return Found((into, back, node), x, scale, zero + (128 if dtype == torch.int8 else 0), *found)
-
-
-def _parameters(seen: Conditions, rewriter: Rewriter, node: ir.Node) -> tuple[float, int, torch.dtype]:
-    """Scale, zero and type of a pair's half, which must be constants of one element."""
-    scale = seen.found(rewriter.constant(node.inputs[1]), "the scale is no constant", node)
-    zero = rewriter.constant(rewriter.input(node, 2))
-    given = rewriter.input(node, 2) is not None
-    seen.holds(zero is not None or not given, "the zero point is no constant", node)
-    seen.holds(scale.numel() == 1, f"the activations have {scale.numel()} scales, one for all is wanted", node)
-    if zero is None:
-        return float(scale), 0, torch.uint8
-    seen.holds(zero.numel() == 1, f"the activations have {zero.numel()} zero points, one for all is wanted", node)
-    return float(scale), int(zero), zero.dtype
 
 
 def rewrite(node: ir.Node, found: Found, rewriter: Rewriter) -> None:

@@ -11,7 +11,8 @@ from ..graph.attributes import attributes_of, values_of
 from ..graph.tensors import constant_of
 from ..ops.declare import DOMAIN
 from ..ops.eight_bits import NONE
-from .linears import add_weight
+from ..ops.quant_qkv_to_context.rules import CONTEXT_SCALE, QKV_SCALE
+from .held import add_weight
 from .recipe import BY_ROW, IMPORTED, QuantLayer
 
 _BY_NORM = "found for each token by the norm in front"
@@ -19,14 +20,19 @@ _BY_NORM = "found for each token by the norm in front"
 _BIAS, _RESIDUAL, _X_SCALE, _X_ZERO, _X_FACTOR, _ROW_SCALE, _ROW_ZERO, _Y_SCALE, _Y_ZERO, _Y_FACTOR = range(3, 13)
 _NORM_FACTOR, _NORM_RESULTS = 7, 5
 # Operators that write static scales alone, with the places of scale, zero and factor.
-_STATIC = {"QuantLinear": (_Y_SCALE, _Y_ZERO, _Y_FACTOR), "QKVToContext": (7, 8, 9)}
+_STATIC: dict[str, tuple[int, ...]] = {
+    "QuantLinear": (_Y_SCALE, _Y_ZERO, _Y_FACTOR),
+    "QKVToContext": (7, 8, 9),
+    "QuantQKVToContext": (CONTEXT_SCALE,),  # of its own kind, around 0
+}
 
 
 def hold_results(graph: ir.Graph, layers: Sequence[QuantLayer]) -> int:
     """Gives eight-bit layers an x in eight bits wherever the operator in front can write one.
 
     A norm finds the scales of its rows. Linear layers and attention, whose programs never see a whole row, write static
-    scales alone, and only where nobody but eight-bit layers of that scale reads it. Scales of rows are the more exact
+    scales alone, and only where nobody but eight-bit layers of that scale reads it; what attention in eight bits reads
+    is written by its projection, where it gives such a context itself. Scales of rows are the more exact
     ones, so layers that can have them do not keep static ones, unless the model brought them along. Returns how many
     layers read eight bits; where scales come from is noted in `layers`.
     """
@@ -51,7 +57,29 @@ def hold_results(graph: ir.Graph, layers: Sequence[QuantLayer]) -> int:
             layer.scale = BY_ROW
             _put(node, _X_SCALE, None)
             _put(node, _X_ZERO, None)
+    for node in [n for n in graph if _is_ours(n, "QuantQKVToContext")]:
+        if _by_the_projection(node):
+            by_name[str(node.name)].scale += ", written by the projection"
     return done
+
+
+def _by_the_projection(node: ir.Node) -> bool:
+    """Lets the projection write what an attention reads in eight bits; False where it cannot, or where it would change
+    the type of the context."""
+    x, scale = node.inputs[0], _operand(node, QKV_SCALE)
+    producer = None if x is None else x.producer()
+    if x is None or producer is None or not _is_ours(producer, "QuantLinear"):
+        return False
+    one = None if scale is None else constant_of(scale)
+    if one is None or one.dim() or _operand(node, CONTEXT_SCALE) is None or _operand(producer, _Y_SCALE) is not None:
+        return False
+    kind, onnx_type = _kind(producer)
+    alone = len(x.uses()) == 1 and not x.is_graph_output()
+    if not alone or kind == "int8" or values_of(node)["eight_bits"] != kind:
+        return False
+    _put(producer, _Y_SCALE, scale)
+    x.dtype = onnx_type
+    return True
 
 
 def _is_ours(node: ir.Node, name: str) -> bool:
@@ -127,6 +155,8 @@ def _with_a_static_scale(producer: ir.Node, y: ir.Value) -> bool:
     kind, onnx_type = _kind(first)
     if producer.op_type == "QuantLinear" and _kind(producer)[0] != kind:
         return False
+    if producer.op_type == "QuantQKVToContext" and (kind == "int8" or values_of(producer)["eight_bits"] != kind):
+        return False
     for reader, place in readers:
         if place != 0 or not _is_ours(reader, "QuantLinear") or _kind(reader)[0] != kind:
             return False
@@ -135,7 +165,10 @@ def _with_a_static_scale(producer: ir.Node, y: ir.Value) -> bool:
             return False
     if wanted[0] is None or y.is_graph_output():
         return False
-    for place, value in zip(_STATIC[producer.op_type], wanted, strict=True):
+    places = _STATIC[producer.op_type]
+    if any(value is not None for value in wanted[len(places) :]):
+        return False
+    for place, value in zip(places, wanted, strict=False):
         _put(producer, place, value)
     if producer.op_type == "QKVToContext":
         for attribute in attributes_of({"eight_bits": kind}):

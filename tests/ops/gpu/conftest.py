@@ -30,6 +30,7 @@ SLOW = (
     "[triton.quant_tile.64x32x256]",
     "takes_inputs_with_gaps[triton.quant_tile.64x64x128]",
     "[triton.skip_layer_norm.by_warp]",
+    "takes_inputs_with_gaps[triton.fp8_attention]",
 )
 
 

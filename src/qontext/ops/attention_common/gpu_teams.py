@@ -45,15 +45,18 @@ def _rows(x: torch.Tensor) -> torch.Tensor | None:
     return x if even and head >= 0 else None
 
 
-def map_of(x: torch.Tensor) -> Any:
-    """A tensor map of rows `[rows, N, D]` in blocks `[1, 1, 64, D]`. Entry (2 ** 30, end, 2 ** 30 - left, c) is column
-    c of row end - left: two strides add up to a whole number of address spaces less the rows before."""
+def map_of(x: torch.Tensor, block_rows: int = _TILE) -> Any:
+    """A tensor map of rows `[rows, N, D]` in blocks `[1, 1, block_rows, D]`.
+
+    Entry (2 ** 30, end, 2 ** 30 - left, c) is column c of row end - left: two strides add up to a whole number of
+    address spaces less the rows before.
+    """
     from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     row, head, _ = x.stride()
     _, heads, size = x.shape
-    block = [1, 1, _TILE, size]
+    block = [1, 1, block_rows, size]
     names = {
         torch.float16: gl.float16,
         torch.bfloat16: gl.bfloat16,
@@ -65,24 +68,32 @@ def map_of(x: torch.Tensor) -> Any:
     return TensorDescriptor(x, shape, [2**34 - row, row, row, 1], block, layout)
 
 
+def listed_units(
+    problem: Problem, sizes: Sizes, longest: Longest, device: torch.device, overlap: bool
+) -> tuple[torch.Tensor, int]:
+    """The table of units of work that a kernel on the device fills, and how many programs share them."""
+    from .gpu_units_kernel import list_units
+
+    bounds_q, bounds_k, counts, _ = bounds_of(problem)
+    parts = blocks(longest.queries, _TILE * _TEAMS)
+    items = sizes.batch * parts
+    table = torch.empty((1 + items) * _ENTRY, dtype=torch.int32, device=device)
+    list_units[(blocks(items, _LISTED_AT_ONCE),)](
+        bounds_q, bounds_k, counts, table, items, longest.queries, longest.keys, parts, _LISTED_AT_ONCE, overlap,
+        launch_pdl=overlap,
+    )  # fmt: skip
+    return table, min(multiprocessors(device), items * sizes.heads)
+
+
 def bind_teams(call: Call) -> Teams:
     """The two kernels, for calls that `gpu_hopper.refusal` says nothing of, with heads of HEAD_SIZES."""
     from .gpu_teams_kernel import attention_by_teams
-    from .gpu_units_kernel import list_units
 
     overlap, held = may_overlap(call), held_of(call)
 
     def run(problem: Problem, rows: list[torch.Tensor], longest: Longest) -> None:
-        sizes, device = Sizes.of(problem), rows[0].device
-        bounds_q, bounds_k, counts, _ = bounds_of(problem)
-        parts = blocks(longest.queries, _TILE * _TEAMS)
-        items = sizes.batch * parts
-        table = torch.empty((1 + items) * _ENTRY, dtype=torch.int32, device=device)
-        list_units[(blocks(items, _LISTED_AT_ONCE),)](
-            bounds_q, bounds_k, counts, table, items, longest.queries, longest.keys, parts, _LISTED_AT_ONCE, overlap,
-            launch_pdl=overlap,
-        )  # fmt: skip
-        programs = min(multiprocessors(device), items * sizes.heads)
+        sizes = Sizes.of(problem)
+        table, programs = listed_units(problem, sizes, longest, rows[0].device, overlap)
         attention_by_teams[(programs,)](
             *(map_of(x) for x in rows), *held, table, problem.rule.scale * LOG2E, 0, *(x.stride(1) for x in rows),
             sizes.heads, sizes.groups, sizes.size, _RING, overlap, num_warps=4, launch_pdl=overlap,

@@ -70,22 +70,23 @@ def tiles_of(valid):
 @gluon.jit
 def produce(
     maps, strides, table, units, ring,
-    HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr,
+    HEADS: gl.constexpr, GROUPS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr, ASKED: gl.constexpr,
 ):  # fmt: skip
-    """One warp: copies queries, keys and values of every unit of this program."""
+    """One warp: copies queries, keys and values of every unit of this program, queries to 2 ** ASKED places."""
     q_map, k_map, v_map, _ = maps
     q_head, k_head, v_head, _ = strides
     queries, keys, values, _, asked, taken, full, empty = ring
+    TILE_BYTES: gl.constexpr = TILE * D * q_map.dtype.primitive_bitwidth // 8
     handed = gl.to_tensor(0)  # tiles of queries so far
     filled = gl.to_tensor(0)  # tiles of keys so far
     for turn in range(turns_of(units)):
         head, end, left, tiles, key_end, valid = look_up(turn, table, units, HEADS)
         for i in range(tiles):
-            team = handed & (TEAMS - 1)
-            mbarrier.wait(taken.index(team), (handed >> 2) & 1 ^ 1)
-            mbarrier.expect(asked.index(team), TILE * D * 2)
+            place = handed & (1 << ASKED) - 1
+            mbarrier.wait(taken.index(place), (handed >> ASKED) & 1 ^ 1)
+            mbarrier.expect(asked.index(place), TILE_BYTES)
             at = [FAR_ROW, end, FAR_ROW - left + i * TILE, head * q_head]
-            load_tile(q_map, at, asked.index(team), queries.index(team))
+            load_tile(q_map, at, asked.index(place), queries.index(place))
             handed += 1
         if tiles > 0:
             key_tiles = tiles_of(valid)
@@ -93,7 +94,7 @@ def produce(
                 skip = gl.where(j == 0, key_tiles - 1, j - 1) * TILE
                 slot = filled & (1 << SHIFT) - 1
                 mbarrier.wait(empty.index(slot), (filled >> SHIFT) & 1 ^ 1)
-                mbarrier.expect(full.index(slot), 2 * TILE * D * 2)
+                mbarrier.expect(full.index(slot), 2 * TILE_BYTES)
                 at = [FAR_ROW, key_end, FAR_ROW - valid + skip, head // GROUPS * k_head]
                 load_tile(k_map, at, full.index(slot), keys.index(slot))
                 at = [FAR_ROW, key_end, FAR_ROW - valid + skip, head // GROUPS * v_head]
@@ -159,6 +160,7 @@ def compute(
         if mine < tiles:
             mbarrier.wait(asked.index(team), (handed + mine >> 2) & 1)
             query = queries.index(team).reshape([TILE, D]).load(gl.DotOperandLayout(0, logit_layout, 2))
+            fence_async_shared()  # the next copy into this place comes after these reads, of another kind
             thread_barrier()
             mbarrier.arrive(taken.index(team), count=1)
             slot = filled & (1 << SHIFT) - 1
@@ -257,7 +259,7 @@ def attention_by_teams(
             (compute, (1, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
             (compute, (2, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
             (compute, (3, maps, held_as, strides, table, units, ring, scale, zero, HEADS, D, SHIFT)),
-            (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT)),
+            (produce, (maps, strides, table, units, ring, HEADS, GROUPS, D, SHIFT, 2)),
         ],
         [4, 4, 4, 1],
         [112, 112, 112, 32],

@@ -1,4 +1,8 @@
-"""QuantQKVToContext as an ONNX function body: operands are moved to the levels of bytes, sums are those of floats."""
+"""QuantQKVToContext as an ONNX function body: operands are moved to the levels of bytes, sums are those of floats.
+
+float8_e4m3 has none: its probabilities are counted from a power of two above each row's largest logit, and the body
+that all attention shares hands on probabilities, not logits.
+"""
 
 from ..attention_common.body import INT64, Side
 from ..attention_common.statements import Statements
@@ -8,7 +12,9 @@ from .rules import QKV_SCALE
 
 
 def body(call: Call) -> str | None:
-    """The statements for this call; None where QKVToContext has none."""
+    """The statements for this call; None where QKVToContext has none, and for float8_e4m3."""
+    if call.attributes["eight_bits"] != "int8":
+        return None
     return body_with(call, _on_levels, call.attributes["dq_probs"])
 
 

@@ -14,11 +14,13 @@ MOST_KEYS = 130_000  # sums of more products of bytes could leave 32 bits
 
 
 def _supports(call: Call) -> str | None:
-    qkv = call.inputs[0]
+    qkv, kind = call.inputs[0], call.attributes["eight_bits"]
     assert qkv is not None
     unknown = rank_known(qkv, "qkv")
     if unknown is not None:
         return unknown
+    if kind != "int8":
+        return f"eight_bits is {kind!r}; the kernel multiplies bytes"
     sizes = sizes_of(qkv, call.input(4), call.attributes)
     length = sizes["T"] if is_packed(call.attributes["layout"]) else sizes["S"]
     if isinstance(length, int) and length > MOST_KEYS:

@@ -37,11 +37,11 @@ def rounded(x):
 
 
 @triton.jit
-def scale_of(largest, bad):
-    """(scale, inverse) that make the largest magnitude 127; scales are NaN where `bad` is."""
+def scale_of(largest, bad, MOST: tl.constexpr):
+    """(scale, inverse) that make the largest magnitude MOST; scales are NaN where `bad` is."""
     empty = largest < 1e-30
     some = tl.where(empty, 1.0, largest)
-    most = tl.full(some.shape, 127.0, tl.float32)
+    most = tl.full(some.shape, MOST, tl.float32)
     scale = tl.where(empty, 1.0, tl.div_rn(some, most)) + bad
     return scale, tl.where(empty, 0.0, tl.div_rn(most, some))
 
@@ -72,7 +72,7 @@ def byte_rows(x, scales, index, STORED: tl.constexpr, GIVEN: tl.constexpr, THREE
             scale, inverse = given(scales, index, THREE)
             return bytes_by(wide, inverse), bad + scale
         else:
-            scale, inverse = scale_of(tl.max(tl.abs(wide), 1), bad)
+            scale, inverse = scale_of(tl.max(tl.abs(wide), 1), bad, 127.0)
             return bytes_by(wide, inverse[:, None]), scale
 
 
@@ -94,11 +94,12 @@ def logits_of(
 
 @triton.jit
 def value_scale(
-    at, v_row, count, scales,
+    at, v_row, count, scales, MOST: tl.constexpr,
     D: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
     STORED: tl.constexpr, GIVEN: tl.constexpr, THREE: tl.constexpr,
 ):  # fmt: skip
-    """(scale, inverse) of the values of one head: that which is given, or by the largest magnitude of `count` rows."""
+    """(scale, inverse) of the values of one head: that which is given, or by the largest magnitude of `count` rows,
+    which becomes MOST."""
     bad = tl.zeros([1], tl.float32)
     most = tl.zeros([1], tl.float32)
     if not STORED:
@@ -112,7 +113,7 @@ def value_scale(
         scale, inverse = given(scales, 2, THREE)
         return bad + scale, tl.zeros([1], tl.float32) + inverse
     else:
-        return scale_of(most, bad)
+        return scale_of(most, bad, MOST)
 
 
 @triton.jit
@@ -150,7 +151,7 @@ def quant_attention_tiles(
     query, by_row = byte_rows(x, scales, 0, STORED, GIVEN, THREE)
     by_row = by_row * (scale * LOG2E)
     counted = tl.where(valid > 0, valid, k_count)
-    by_value, inverse = value_scale(from_v, v_row, counted, scales, D, BD, BN, STORED, GIVEN, THREE)
+    by_value, inverse = value_scale(from_v, v_row, counted, scales, 127.0, D, BD, BN, STORED, GIVEN, THREE)
     place = start + offset + row
     top = tl.full([BM], float("-inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)

@@ -1,7 +1,8 @@
-"""Declaration of QuantQKVToContext: from a fused projection to the context, with products of bytes."""
+"""Declaration of QuantQKVToContext: from a fused projection to the context, with products of eight bits."""
 
 from ...dtypes import FLOATS
 from ..declare import Attribute, Op, Param
+from ..eight_bits import KINDS
 from ..qkv_to_context.op import OP as FLOAT_OP
 from ..qkv_to_context.rules import cost
 from .body import body
@@ -11,14 +12,18 @@ from .gpu import KERNELS as GPU_KERNELS
 from .reference import reference
 from .rules import check, infer
 
-_CONTEXT = "float32|float16|bfloat16|int8"
+_CONTEXT = "|".join((*FLOATS, *KINDS))
 _QKV = Param(
-    "qkv", "...", "X", doc="the fused projection as 'layout' says: floats that the operator turns into bytes, or bytes"
+    "qkv",
+    "...",
+    "X",
+    doc="the fused projection as 'layout' says: floats that the operator turns into eight bits, or eight bits",
 )
 
 OP = Op(
     name="QuantQKVToContext",
-    doc="Attention from a fused projection with Q, K, V and probabilities in bytes, and exact sums of their products.",
+    doc="Attention from a fused projection with Q, K, V and probabilities in eight bits: int8, whose products are "
+    "summed exactly, or float8_e4m3.",
     inputs=(
         _QKV,
         *FLOAT_OP.inputs[1:7],
@@ -27,24 +32,34 @@ OP = Op(
             "|three",
             "float32",
             optional=True,
-            doc="Q, K, V = byte * scale, one for all or one each; without it every row of Q and K gets its own from "
+            doc="Q, K, V = held * scale, one for all or one each; without it every row of Q and K gets its own from "
             "its largest magnitude, and V one for each sequence and head",
         ),
-        Param("context_scale", "", "float32", optional=True, doc="the context is int8: context = byte * context_scale"),
+        Param(
+            "context_scale",
+            "",
+            "float32",
+            optional=True,
+            doc="the context is in eight bits: context = held * context_scale",
+        ),
     ),
     outputs=(
         Param(
-            "context", "...", _CONTEXT, doc="as QKVToContext; int8 with 'context_scale', float32 from bytes without it"
+            "context",
+            "...",
+            _CONTEXT,
+            doc="as QKVToContext; in eight bits with 'context_scale', float32 from eight bits without it",
         ),
     ),
     attributes=(
         *(attribute for attribute in FLOAT_OP.attributes if attribute.name != "eight_bits"),
+        Attribute("eight_bits", str, "int8", KINDS, doc="what Q, K, V, probabilities and such a context are held in"),
         Attribute(
             "dq_probs",
             float,
             0.0,
-            doc="probability = byte * dq_probs, 1/127 in TensorRT; 0: the largest of each row becomes 127 and its "
-            "bytes add up to 1, so that rows over many keys do not vanish",
+            doc="int8: probability = byte * dq_probs, 1/127 in TensorRT; 0: the largest of each row becomes 127 and "
+            "its bytes add up to 1, so that rows over many keys do not vanish",
         ),
         Attribute(
             "use_int8_scale_max",
@@ -63,6 +78,6 @@ OP = Op(
     cost=cost,
     body=body,
     check=check,
-    types={"X": (*FLOATS, "int8")},
+    types={"X": (*FLOATS, *KINDS)},
     source="https://github.com/NVIDIA/TensorRT/tree/main/plugin/bertQKVToContextPlugin",
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..call import Operand
-from ..eight_bits import NONE
+from ..eight_bits import KINDS, NONE
 from ..qkv_to_context import rules as float_rules
 
 QKV_SCALE, CONTEXT_SCALE = 7, 8
@@ -15,18 +15,23 @@ def check(inputs: Operands, attributes: Mapping[str, Any]) -> list[str]:
     """All problems with shapes and combinations of inputs and attributes."""
     qkv, scale = inputs[0], inputs[QKV_SCALE]
     assert qkv is not None
+    kind = attributes["eight_bits"]
     problems = float_rules.check(float_rules.of_floats(inputs[:QKV_SCALE]), {**attributes, "eight_bits": NONE})
-    if qkv.dtype == "int8" and scale is None:
-        problems.append("input 'qkv' is int8 and needs 'qkv_scale': one number, or one each for Q, K and V")
+    if qkv.dtype in KINDS and scale is None:
+        problems.append(f"input 'qkv' is {qkv.dtype} and needs 'qkv_scale': one number, or one each for Q, K and V")
+    if qkv.dtype in KINDS and qkv.dtype != kind:
+        problems.append(f"input 'qkv' is {qkv.dtype}, and attribute 'eight_bits' is {kind!r}")
+    if kind != "int8" and attributes["dq_probs"]:
+        problems.append(f"attribute 'dq_probs' is {attributes['dq_probs']}, a step of bytes, and {kind} has no steps")
     if not 0 <= attributes["dq_probs"] <= 1:
         problems.append(f"attribute 'dq_probs' is {attributes['dq_probs']}, allowed: 0 (by row) to 1; usual is 1/127")
     return problems
 
 
 def infer(inputs: Operands, attributes: Mapping[str, Any]) -> Operands:
-    """context in the layout that belongs to the projection's: int8 with a scale for it, else a float."""
+    """context in the layout that belongs to the projection's: in eight bits with a scale for it, else a float."""
     context = float_rules.infer(inputs[:QKV_SCALE], {**attributes, "eight_bits": NONE})[0]
     assert context is not None
     if inputs[CONTEXT_SCALE] is not None:
-        return (Operand("int8", context.shape),)
-    return (Operand("float32" if context.dtype == "int8" else context.dtype, context.shape),)
+        return (Operand(attributes["eight_bits"], context.shape),)
+    return (Operand("float32" if context.dtype in KINDS else context.dtype, context.shape),)
