@@ -1,7 +1,7 @@
 """Calls of the kernel library, noted while they are made, and made again all at once.
 
-What Python does between two kernels takes 7 us while it is in the caches and some 30 us in a model whose weights have
-just streamed past them. A tape holds the argument blocks of many calls; `Tape.play` is one call.
+What Python does between two kernels takes several times as long as it seems where weights have just streamed through
+the caches. A tape holds the argument blocks of many calls; `Tape.play` is one call.
 """
 
 import ctypes
