@@ -1,6 +1,6 @@
 """Measures accuracy (MiniLM) and speed (BERT-base) of int8 schemes against every installed peer; writes JSON.
 
-Usage: python bench/int8_accuracy.py [--output FILE] [--seconds S] [--rounds N] [--no-speed] [--peers NAME ...]
+Usage: python bench/int8_accuracy.py [--output FILE] [--seconds S] [--rounds N] [--no-speed] [--peers NAME ...] [--only NAME ...]
        python bench/int8_accuracy.py --build --output FILE
 
 `--build` takes the time of builds of BERT-base with calibration on 128 sentences instead.
@@ -19,6 +19,7 @@ parser.add_argument("--shape", default="1x128", help="batch x length of the time
 parser.add_argument("--no-speed", action="store_true")
 parser.add_argument("--build", action="store_true", help="time builds with calibration instead")
 parser.add_argument("--peers", nargs="+", default=[])
+parser.add_argument("--only", nargs="+", default=[], help="our presets that take part, by name")
 arguments = parser.parse_args()
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))  # before any runtime starts its threads
 
@@ -34,7 +35,9 @@ if arguments.build:
 else:
     batch, length = (int(x) for x in arguments.shape.split("x"))
     speed = not arguments.no_speed
-    record = run_accuracy(arguments.peers, (batch, length), arguments.seconds, arguments.rounds, speed, say)
+    record = run_accuracy(
+        arguments.peers, (batch, length), arguments.seconds, arguments.rounds, speed, say, arguments.only
+    )
     print("frontier:", ", ".join(record["frontier"]))
 target = Path(arguments.output)
 target.parent.mkdir(parents=True, exist_ok=True)

@@ -146,8 +146,12 @@ def run_accuracy(
     rounds: int = 3,
     speed: bool = True,
     say: Say = print,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Measures and returns one JSON-able record: accuracy of every scheme, and its time on BERT-base."""
+    """Measures and returns one JSON-able record: accuracy of every scheme, and its time on BERT-base.
+
+    `peers` and `only` name the peers and our presets that take part; without names all do.
+    """
     torch.manual_seed(1)
     real, base = random_encoder("minilm"), random_encoder("base") if speed else None
     batches, samples = tokenised(evaluation_sentences()), tokenised(sample_sentences())
@@ -164,6 +168,8 @@ def run_accuracy(
             fakes = random_samples(base.config.vocab_size)
         reference = torch_run(real)
         for name, preset in presets().items():
+            if only and name not in only:
+                continue
             run, engine = qontext_engine(folders[0], samples, preset)
             layers = engine.compiled.quantised
             row = {"rival": name, "int8_share": int8_share(layers), **asdict(compared(run, reference, batches))}
