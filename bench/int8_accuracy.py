@@ -1,6 +1,7 @@
 """Measures accuracy (MiniLM) and speed (BERT-base) of int8 schemes against every installed peer; writes JSON.
 
-Usage: python bench/int8_accuracy.py [--output FILE] [--seconds S] [--rounds N] [--no-speed] [--peers NAME ...] [--only NAME ...]
+Usage: python bench/int8_accuracy.py [--output FILE] [--seconds S] [--rounds N] [--no-speed]
+           [--peers NAME ...] [--only NAME ...]
        python bench/int8_accuracy.py --build --output FILE
 
 `--build` takes the time of builds of BERT-base with calibration on 128 sentences instead.
