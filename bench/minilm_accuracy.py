@@ -7,15 +7,12 @@ On a machine without a GPU, fp8 is computed by the references of the operators (
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+from fp8_somewhere import fp8_somewhere
 
 from qontext.benchmark.minilm import run_minilm
-
-ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
@@ -29,20 +26,8 @@ def main() -> None:
     def keep(record: Any) -> None:
         target.write_text(json.dumps(record, indent=1) + "\n")
 
-    def run() -> None:
-        run_minilm("cuda", tuple(options.only), lambda text: print(text, flush=True), keep)
-
-    if torch.cuda.is_available():
-        run()
-    else:
-        import pytest
-
-        sys.path.append(str(ROOT / "tests" / "engine"))
-        from gpu_fake import fake_gpu
-
-        with pytest.MonkeyPatch.context() as patch:
-            fake_gpu(patch)
-            run()
+    with fp8_somewhere() as by:
+        run_minilm(by, tuple(options.only), lambda text: print(text, flush=True), keep)
     print(target)
 
 

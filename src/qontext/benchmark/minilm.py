@@ -1,11 +1,10 @@
 """What few bits cost on the real MiniLM, by precision and by how weights were rounded: accuracy alone, no times.
 
-Sentence embeddings as in `accuracy.py`, of the same sentences, calibrated on the same others. What runs on a GPU runs
-here by the references of the operators where there is none.
+Sentence embeddings as in `accuracy.py`, of the same sentences, calibrated on the same others.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..calibration.quantise import QuantOptions
 from ..quant.recipe import int8_share
 from .accuracy import compared, qontext_engine, tokenised, torch_run
 from .encoders import random_encoder
+from .int8_peers import Sample
 from .machine import machine
 from .sentences import evaluation_sentences, sample_sentences
 
@@ -23,9 +23,9 @@ Say = Callable[[str], None]
 BUDGET = 0.03  # largest relative RMS error of the last hidden state, of the schemes that keep layers
 
 
-def schemes(device: str) -> dict[str, dict[str, Any]]:
-    """Arguments of `build`, and whether samples are given; device: where fp8 runs, "cuda" for a fake too."""
-    fp8: dict[str, Any] = {"precision": "fp8", "device": device, "tune": False}
+def schemes() -> dict[str, dict[str, Any]]:
+    """Arguments of `build`, and whether samples are given."""
+    fp8: dict[str, Any] = {"precision": "fp8", "device": "cuda", "tune": False}
     plain: dict[str, Any] = {"precision": "int8", "tune": False}
     given: dict[str, dict[str, Any]] = {
         "int8": {**plain},
@@ -54,36 +54,39 @@ def schemes(device: str) -> dict[str, dict[str, Any]]:
 
 
 def run_minilm(
-    device: str,
+    fp8_by: str,
     only: tuple[str, ...] = (),
     say: Say = print,
     keep: Callable[[Mapping[str, Any]], None] = lambda record: None,
 ) -> dict[str, Any]:
     """Measures every scheme whose name begins with one of `only` (all for none) and returns one JSON-able record.
 
+    fp8_by: by what fp8 is computed here, for the record.
     keep: called with the record after every scheme.
     """
     real = random_encoder("minilm")
     batches, samples = tokenised(evaluation_sentences()), tokenised(sample_sentences())
+    reference = torch_run(real)
+    wanted = {id(ids): reference(ids, mask) for ids, mask in batches}
     result: dict[str, Any] = {
         "what": "accuracy of MiniLM in few bits",
         "machine": machine(),
-        "fp8_by": "the references of the operators" if not torch.cuda.is_available() else "the kernels of the GPU",
+        "fp8_by": fp8_by,
         "sentences": len(batches),
         "samples": len(samples),
         "rows": [],
     }
     with tempfile.TemporaryDirectory() as folder:
         real.save_pretrained(folder)
-        for name, preset in schemes(device).items():
+        for name, preset in schemes().items():
             if only and not name.startswith(only):
                 continue
-            run, engine = qontext_engine(Path(folder), samples, preset)
+            run, engine = qontext_engine(Path(folder), padded(samples), preset)
             layers = engine.compiled.quantised
             row = {
                 "scheme": name,
                 "share": int8_share(layers),
-                **asdict(compared(run, torch_run(real), batches)),
+                **asdict(compared(run, lambda ids, mask: wanted[id(ids)], batches)),
                 "kept": [layer.name for layer in layers if layer.kept],
                 "weights_alone": [_errors(layer) for layer in layers if layer.nearest is not None],
             }
@@ -94,6 +97,16 @@ def run_minilm(
                 f"{row['nearest']:.1%}, in 8 bits or fewer {row['share']:.0%}"
             )
     return result
+
+
+def padded(samples: Sequence[Sample], together: int = 16) -> list[Sample]:
+    """The same sequences, several a batch, padded at the right."""
+    made = []
+    for start in range(0, len(samples), together):
+        rows = [ids[0] for ids, _ in samples[start : start + together]]
+        masks = [torch.ones_like(row) for row in rows]
+        made.append(tuple(torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in (rows, masks)))
+    return [(ids, mask) for ids, mask in made]
 
 
 def _errors(layer: Any) -> dict[str, Any]:
