@@ -110,7 +110,7 @@ def test_few_rows_of_many_are_spread_evenly(model, batches, monkeypatch):
     floats = qx.build(model, tune=False)
     found = gathering.Watching(floats, batches).found()
     first = found["layer.0.linear"]
-    assert first.rows + first.apart_rows in (300, 301)
+    assert first.rows + first.apart_rows == 301
     monkeypatch.setattr(gathering, "MOST_WORK", 100 * 128**2)
     found = gathering.Watching(floats, batches).found()
     counted = {name: m.rows + m.apart_rows for name, m in found.items() if name.startswith("layer.0.")}

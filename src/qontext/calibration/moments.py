@@ -19,7 +19,7 @@ MOST_BYTES = 4 << 30  # of moments, for all layers together
 
 @dataclass
 class _Tensor:
-    """A tensor that layers read: the layer that is looked at for it, its rows so far, its moments."""
+    """A tensor that layers read: the layer that is looked at for it, the rows that passed, its moments."""
 
     layer: str
     rows: int = 0
@@ -57,10 +57,12 @@ class Watching:
         if read is None or read.layer != step.name:
             return
         flat = x.reshape(-1, x.shape[-1])
-        part = min(MOST_ROWS, MOST_WORK / flat.shape[1] ** 2) / max(self._tokens, 1)
-        numbers = torch.arange(read.rows, read.rows + len(flat), device=flat.device, dtype=torch.float64) * part
-        read.rows += len(flat)
-        read.moments.add(flat if part >= 1 else flat[(numbers + part).floor() > numbers.floor()], step.name)
+        most = min(MOST_ROWS, MOST_WORK // flat.shape[1] ** 2)
+        if most < self._tokens:
+            first = torch.arange(read.rows, read.rows + len(flat), device=flat.device) * most
+            read.rows += len(flat)
+            flat = flat[(first + most) // self._tokens > first // self._tokens]
+        read.moments.add(flat, step.name)
 
     def found(self) -> dict[str, Moments]:
         """By name of the layer; runs the samples if calibration had no need to."""
