@@ -3,8 +3,8 @@
 Usage: python bench/int8_accuracy.py [--output FILE] [--seconds S] [--rounds N] [--no-speed] [--peers NAME ...]
        python bench/int8_accuracy.py --build --output FILE [--presets NAME ...]
 
-`--build` takes the time of builds of BERT-base with calibration on 128 sentences instead; with `--presets` of some alone,
-and rows of others that are in the file already stay there.
+`--build` takes the time of builds of BERT-base with calibration on 128 sentences instead; with `--presets` of some, and
+rows of others that are in the file already stay there.
 """
 
 import argparse
