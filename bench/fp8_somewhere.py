@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from qontext.builder import engine_file
+
 
 @contextmanager
 def fp8_somewhere() -> Iterator[str]:
@@ -17,8 +19,9 @@ def fp8_somewhere() -> Iterator[str]:
     import pytest
 
     sys.path.append(str(Path(__file__).parents[1] / "tests" / "engine"))
-    from gpu_fake import fake_gpu
+    from gpu_fake import FAKE, fake_gpu
 
     with pytest.MonkeyPatch.context() as patch:
         fake_gpu(patch)
+        patch.setattr(engine_file, "device_of", lambda name: FAKE)
         yield "the references of the operators"

@@ -9,15 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..calibration.quantise import QuantOptions
+from ..engine import load
 from ..quant.recipe import int8_share
 from .accuracy import compared, qontext_engine, tokenised, torch_run
 from .encoders import random_encoder
-from .int8_peers import Sample
+from .int8_peers import Sample, last_hidden
 from .machine import machine
-from .sentences import evaluation_sentences, sample_sentences
+from .sentences import SAMPLES, evaluation_sentences, sample_sentences
 
 Say = Callable[[str], None]
 BUDGET = 0.03  # largest relative RMS error of the last hidden state, of the schemes that keep layers
@@ -97,6 +99,61 @@ def run_minilm(
                 f"{row['nearest']:.1%}, in 8 bits or fewer {row['share']:.0%}"
             )
     return result
+
+
+def save_for_elsewhere(folder: Path, scheme: str) -> None:
+    """Writes the engine of a scheme, the sentences and what torch makes of them in float32 (held in float16), for
+    machines that have no MiniLM. Words that no sentence holds are left out of the model, which changes no result."""
+    real = random_encoder("minilm")
+    texts = [tokenised(evaluation_sentences()), tokenised(sample_sentences())]
+    known = torch.cat([ids[0] for part in texts for ids, _ in part]).unique()
+    words = real.embeddings.word_embeddings.weight.data[known]
+    real.embeddings.word_embeddings = torch.nn.Embedding.from_pretrained(words)
+    real.config.vocab_size, real.config.pad_token_id = len(known), None
+    batches, samples = [[(torch.searchsorted(known, ids), mask) for ids, mask in part] for part in texts]
+    reference = torch_run(real)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as held:
+        real.save_pretrained(held)
+        _, engine = qontext_engine(Path(held), padded(samples), schemes()[scheme])
+    engine.save(folder / "engine.qx")
+    wanted = torch.cat([last_hidden(reference(ids, mask))[0] for ids, mask in batches]).half()
+    flat = torch.cat([ids[0] for ids, _ in batches])
+    lengths = np.array([ids.shape[1] for ids, _ in batches])
+    np.savez(folder / "sentences.npz", ids=flat.numpy(), lengths=lengths, wanted=wanted.numpy(), scheme=scheme)
+
+
+def run_saved(folder: Path, device: str, fp8_by: str, say: Say = print) -> dict[str, Any]:
+    """The record of one engine that `save_for_elsewhere` wrote."""
+    with np.load(folder / "sentences.npz") as held:
+        lengths = held["lengths"].tolist()
+        ids = torch.from_numpy(held["ids"]).split(lengths)
+        wanted = torch.from_numpy(held["wanted"]).float().split(lengths)
+        scheme = str(held["scheme"])
+    engine = load(folder / "engine.qx", device=device)
+    batches = [(row[None], torch.ones_like(row[None])) for row in ids]
+    by_id = {id(row): want[None] for (row, _), want in zip(batches, wanted, strict=True)}
+
+    def run(ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        return torch.as_tensor(engine.run({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]).cpu()
+
+    row = {
+        "scheme": scheme,
+        "share": int8_share(engine.compiled.quantised),
+        **asdict(compared(run, lambda ids, mask: by_id[id(ids)], batches)),
+        "kept": [layer.name for layer in engine.compiled.quantised if layer.kept],
+        "weights_alone": [_errors(layer) for layer in engine.compiled.quantised if layer.nearest is not None],
+        "steps": [f"{step.op}: {step.kernel}" for step in engine.compiled.programs["encode"].steps],
+    }
+    say(f"{scheme}: cosine mean {row['mean']:.5f}, least {row['least']:.5f}, nearest the same {row['nearest']:.1%}")
+    return {
+        "what": "accuracy of MiniLM in few bits",
+        "machine": machine(),
+        "fp8_by": fp8_by,
+        "sentences": len(batches),
+        "samples": SAMPLES,
+        "rows": [row],
+    }
 
 
 def padded(samples: Sequence[Sample], together: int = 16) -> list[Sample]:
