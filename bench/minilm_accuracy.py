@@ -21,7 +21,7 @@ from qontext.benchmark.minilm import run_minilm, run_saved, save_for_elsewhere
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="bench/results/minilm-accuracy.json")
-    parser.add_argument("--only", nargs="+", default=[], help="schemes whose names begin so")
+    parser.add_argument("--only", nargs="+", default=[], help="schemes whose names begin so; others' rows stay")
     parser.add_argument("--save", type=Path)
     parser.add_argument("--scheme", default="fp8, compensated")
     parser.add_argument("--saved", type=Path)
@@ -29,7 +29,11 @@ def main() -> None:
     target = Path(options.output)
     target.parent.mkdir(parents=True, exist_ok=True)
 
+    before = json.loads(target.read_text())["rows"] if options.only and target.exists() else []
+
     def keep(record: Any) -> None:
+        fresh = {row["scheme"] for row in record["rows"]}
+        record = {**record, "rows": [row for row in before if row["scheme"] not in fresh] + record["rows"]}
         target.write_text(json.dumps(record, indent=1) + "\n")
 
     with fp8_somewhere() as by:

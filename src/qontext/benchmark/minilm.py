@@ -22,7 +22,6 @@ from .machine import machine
 from .sentences import SAMPLES, evaluation_sentences, sample_sentences
 
 Say = Callable[[str], None]
-BUDGET = 0.03  # largest relative RMS error of the last hidden state, of the schemes that keep layers
 
 
 def schemes() -> dict[str, dict[str, Any]]:
@@ -38,7 +37,6 @@ def schemes() -> dict[str, dict[str, Any]]:
             for group in (32, 64, 128)
         },
         "fp8": fp8,
-        f"fp8, layers kept until the error is under {BUDGET}": {**fp8, "max_error": BUDGET},
     }
     found: dict[str, dict[str, Any]] = {
         "int8, no samples": dict(plain),
@@ -46,8 +44,6 @@ def schemes() -> dict[str, dict[str, Any]]:
     }
     for name, settings in given.items():
         for how, compensate in (("to the nearest", False), ("compensated", True)):
-            if "max_error" in settings and not compensate:
-                continue
             build = {k: v for k, v in settings.items() if k in ("precision", "device", "tune")}
             options = {k: v for k, v in settings.items() if k not in build}
             quantisation = QuantOptions(**options, compensate=compensate)
