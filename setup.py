@@ -30,7 +30,7 @@ COMMON = [
 ]  # fmt: skip
 AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mprfchw"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
-AVX512_BF16 = [*AVX512, "-mavx512bf16", "-mavx512vnni"]
+AVX512_BF16 = [*AVX512, "-mavx512bf16", "-mavx512vnni", "-mavx512vbmi"]
 AMX = [*AVX512_BF16, "-mamx-tile", "-mamx-bf16"]
 # Instruction sets beyond the baseline, each built where the compiler knows its flags.
 VARIANTS = {"avx2": AVX2, "avx512": AVX512, "avx512_bf16": AVX512_BF16, "amx": AMX}

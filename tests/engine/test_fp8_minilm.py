@@ -10,8 +10,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwar
 
 
 def test_embeddings_keep_their_direction(monkeypatch, tmp_path):
-    from qontext.benchmark.accuracy import torch_run as in_torch
     from qontext.benchmark.accuracy import compared, qontext_engine, tokenised
+    from qontext.benchmark.accuracy import torch_run as in_torch
     from qontext.benchmark.encoders import random_encoder
     from qontext.benchmark.sentences import evaluation_sentences, sample_sentences
 

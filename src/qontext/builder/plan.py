@@ -42,6 +42,7 @@ class Step:
     updates:   (output, input): that output is that input, written in place
     ranges:    where the choice depends on the number of `rows`, the kernel of each range; `kernel` is the last one's
     timings:   microseconds of each candidate that was timed, fastest first
+    replays:   a run is one call of the kernel library that can be made again (`Kernel.replays`)
     """
 
     name: str
@@ -63,6 +64,7 @@ class Step:
     updates: tuple[tuple[int, int], ...] = ()
     ranges: tuple[Range, ...] = ()
     rows: Dim | None = None
+    replays: bool = False
 
     @property
     def kernels(self) -> str:
@@ -224,6 +226,7 @@ def _settled(draft: _Draft, tuner: Tuner) -> Step:
         return step
     kernel, step.timings = tuner.choose(draft.op, step.call, draft.able)
     step.kernel, step.run, step.writes_out = kernel.name, kernel.bind(step.call), kernel.writes_out
+    step.replays = kernel.replays is not None and kernel.replays(step.call)
     return step
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from qontext.errors import ArgumentError, DeviceError
 from qontext.native import openmp
+from qontext.native.tape import Noted
 
 ISAS = ("generic", "avx2", "avx512", "avx512_bf16", "amx")
 CAP_VARIABLE = "QONTEXT_CPU_ISA"
@@ -80,7 +81,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "qx_quant_linear": (ctypes.c_char_p, _INT),
     "qx_gather_rows": (ctypes.c_char_p, _INT),
     "qx_scatter_rows": (ctypes.c_char_p, _INT),
+    "qx_replay": (_POINTER, _INT),
 }
+_NOTED = ("qx_attention", "qx_layer_norm", "qx_linear", "qx_quant_linear")  # may be on a tape
 
 
 @cache
@@ -99,7 +102,7 @@ def _load() -> tuple[SimpleNamespace | None, Status]:
             return None, Status(False, f"not usable: {_FILE.name} lacks {name}; install qontext again", "", (), "")
         function.argtypes = arguments
         function.restype = None if name == "qx_set_openmp" else _INT
-        setattr(functions, name, function)
+        setattr(functions, name, Noted(function) if name in _NOTED else function)
     if functions.qx_abi() != _ABI:
         found = functions.qx_abi()
         return None, Status(

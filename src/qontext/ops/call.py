@@ -97,6 +97,8 @@ class Kernel:
     bind:      makes it ready
     writes_out: True when it fills tensors that the caller allocated (the arena)
     inplace:   pairs (output, input) that may share memory
+    replays:   whether a run of this call is one call of the kernel library and nothing else, whose arguments are the
+               same for the same contiguous tensors, so that it can be noted and made again; None: never
     """
 
     name: str
@@ -105,6 +107,7 @@ class Kernel:
     bind: Callable[[Call], Bound]
     writes_out: bool = False
     inplace: tuple[tuple[int, int], ...] = ()
+    replays: Callable[[Call], bool] | None = None
     made_of: tuple["Kernel", ...] = ()
 
 

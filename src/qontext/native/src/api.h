@@ -149,6 +149,11 @@ struct QxDecode {
     double scale, softcap;
 };
 
+// A call that was noted: addresses of the kernel and of its block of arguments.
+struct QxCall {
+    int64_t kernel, arguments, threads;
+};
+
 QX_EXPORT int64_t qx_abi();
 QX_EXPORT int64_t qx_isa_built(int64_t isa);
 QX_EXPORT int64_t qx_isa_supported(int64_t isa);
@@ -171,3 +176,4 @@ QX_EXPORT int64_t qx_pack_index(const QxPackIndex* args);  // the longest row
 QX_EXPORT int64_t qx_attention(const QxAttention* args, int64_t threads);
 QX_EXPORT int64_t qx_quant_attention(const QxQuantAttention* args, int64_t threads);
 QX_EXPORT int64_t qx_decode(const QxDecode* args, int64_t threads);
+QX_EXPORT int64_t qx_replay(const QxCall* calls, int64_t count);  // QX_OK, or 256 * the call that failed + its status

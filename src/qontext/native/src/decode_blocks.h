@@ -7,6 +7,7 @@
 #include "decode_next.h"
 #include "decode_rows.h"
 #include "decode_score.h"
+#include "decode_widen.h"
 
 namespace qx {
 namespace QX_NS {
@@ -26,6 +27,7 @@ class DecodeBlocks : public DecodeRows<BF16> {
     };
     const int64_t unit, block;
     Work work[most_decode_heads];
+    uint16_t* room;  // where what has eight bits is widened to
     Places places[2];
     NextRows<Cached, Places> ahead;
 
@@ -42,6 +44,7 @@ public:
         void* base = nullptr;
         for (int pass = 0; pass < 2; ++pass) {
             Carver carve(base);
+            room = carve.take<uint16_t>(holds_pairs<C> ? 0 : size_t(values_at_once * size));
             for (int64_t h = 0; h < task.heads; ++h) {
                 Work& w = work[h];
                 take(carve, w.head);
@@ -60,7 +63,7 @@ public:
         }
         attend();
         for (int64_t h = 0; h < task.heads; ++h) {
-            in_order(work[h].head.sums, padded, wide, size);
+            if (interleaves_values<C>()) in_order(work[h].head.sums, padded, wide, size);
             end(work[h].head);
         }
         return true;
@@ -92,42 +95,58 @@ private:
 
     // Keys of a unit, which lie `offset` behind those of the task's first head.
     void score(const Work& w, const Places& here, int64_t begin, int64_t offset) {
-        const float by = factor(w.head.number);
-        for (int64_t j = begin, end = unit_end(here, begin); j < end; j += tile)
-            for (int64_t r = 0; r < padded; r += row_tile) {
-                const auto four = [&](auto steps, auto&& fetch) {
-                    score_keys<decltype(steps)::value, C>(w.queries + r * size, here.keys + j, offset, size, by, w.scores + r * most_keys + j, most_keys, fetch);
-                };
-                const auto sized = [&](auto&& fetch) {
-                    if (size == 4 * pair_step) four(std::integral_constant<int, 4>{}, fetch);
-                    else if (size == 2 * pair_step) four(std::integral_constant<int, 2>{}, fetch);
-                    else four(std::integral_constant<int, 0>{}, fetch);
-                };
-                if (r == 0) sized([this] { ahead.row(); });
-                else sized([] {});
+        const auto next = [this] { ahead.row(); };
+        for (int64_t j = begin, end = unit_end(here, begin); j < end; j += tile) {
+            if constexpr (holds_pairs<C>) {
+                score_tile(w, KeysInPlace{here.keys + j, offset}, j, next);
+            } else {
+                widen_keys<C>(here.keys + j, offset, tile, size, room, next);
+                score_tile(w, KeysInLine{room, size}, j, [] {});
             }
+        }
+    }
+
+    // Sixteen keys and all rows of queries; `next` is called for the first four.
+    template <class Keys, class Fn>
+    void score_tile(const Work& w, const Keys& keys, int64_t j, const Fn& next) {
+        const auto rows_from = [&](int64_t r, const auto& fetch) {
+            const auto four = [&](auto steps) { score_keys<decltype(steps)::value>(w.queries + r * size, keys, size, factor(w.head.number), w.scores + r * most_keys + j, most_keys, fetch); };
+            if (size == 4 * pair_step) four(std::integral_constant<int, 4>{});
+            else if (size == 2 * pair_step) four(std::integral_constant<int, 2>{});
+            else four(std::integral_constant<int, 0>{});
+        };
+        rows_from(0, next);
+        for (int64_t r = row_tile; r < padded; r += row_tile) rows_from(r, [] {});
     }
 
     void add(const Work& w, const Places& here, int64_t begin, int64_t offset) {
+        const auto next = [this] { ahead.row(); };
         for (int64_t j = begin, end = unit_end(here, begin); j < end; j += values_at_once) {
             const int64_t count = end - j < values_at_once ? end - j : values_at_once;
-            for (int64_t c = 0; c < size; c += most_steps * pair_step)
-                for (int64_t r = 0; r < padded; r += 2) {
-                    const auto two = [&](auto steps, auto&& fetch) {
-                        add_values<decltype(steps)::value, C>(w.weights + r * most_keys + j, most_keys, here.keys + j, offset + c, count, w.head.sums + r * wide + c, wide, fetch);
-                    };
-                    const auto sized = [&](auto&& fetch) {
-                        switch ((size - c) / pair_step) {
-                            case 1: return two(std::integral_constant<int, 1>{}, fetch);
-                            case 2: return two(std::integral_constant<int, 2>{}, fetch);
-                            case 3: return two(std::integral_constant<int, 3>{}, fetch);
-                            default: return two(std::integral_constant<int, 4>{}, fetch);
-                        }
-                    };
-                    if (c == 0 && r < row_tile) sized([this] { ahead.row(); });
-                    else sized([] {});
-                }
+            if constexpr (!holds_pairs<C>) widen_values<C>(here.keys + j, offset, count, size, room, next);
+            for (int64_t c = 0; c < size; c += most_steps * pair_step) {
+                if constexpr (holds_pairs<C>) add_columns(w, ValuesInPlace{here.keys + j, offset + c}, j, count, c, next);
+                else add_columns(w, ValuesAsPairs{room + 2 * c, 2 * size}, j, count, c, [] {});
+            }
         }
+    }
+
+    // Up to 128 columns and all rows of queries; `next` is called for the first four rows of the first columns.
+    template <class Values, class Fn>
+    void add_columns(const Work& w, const Values& values, int64_t j, int64_t count, int64_t c, const Fn& next) {
+        const auto rows_from = [&](int64_t r, const auto& fetch) {
+            const auto two = [&](auto steps) { add_values<decltype(steps)::value>(w.weights + r * most_keys + j, most_keys, values, count, w.head.sums + r * wide + c, wide, fetch); };
+            switch ((size - c) / pair_step) {
+                case 1: return two(std::integral_constant<int, 1>{});
+                case 2: return two(std::integral_constant<int, 2>{});
+                case 3: return two(std::integral_constant<int, 3>{});
+                default: return two(std::integral_constant<int, 4>{});
+            }
+        };
+        int64_t r = 0;
+        if (c == 0)
+            for (; r < row_tile; r += 2) rows_from(r, next);
+        for (; r < padded; r += 2) rows_from(r, [] {});
     }
 };
 

@@ -36,10 +36,22 @@ static inline void store_scores(const V* four, float factor, float* scores, int6
     store(scores + 3 * ld, by * _mm512_permutexvar_ps(order, _mm512_shuffle_ps(b, d, 0xee)));
 }
 
-// scores [4][ld] of queries [4][size] and sixteen keys, each `offset` behind its address; `ahead` is called once a key.
+// Keys of bfloat16 where they lie, each `offset` behind its address, or in a line.
+struct KeysInPlace {
+    const uint16_t* const* keys;
+    int64_t offset;
+    const uint16_t* operator()(int64_t j) const { return keys[j] + offset; }
+};
+struct KeysInLine {
+    const uint16_t* room;
+    int64_t size;
+    const uint16_t* operator()(int64_t j) const { return room + j * size; }
+};
+
+// scores [4][ld] of queries [4][size] and sixteen keys; `ahead` is called once a key.
 // Steps is size / 32 where it is known: the queries then stay in registers.
-template <int Steps, class C, class Fn>
-static inline void score_keys(const uint16_t* q, const typename C::T* const* keys, int64_t offset, int64_t size, float factor, float* scores, int64_t ld, Fn&& ahead) {
+template <int Steps, class Keys, class Fn>
+__attribute__((noinline)) static void score_keys(const uint16_t* q, Keys keys, int64_t size, float factor, float* scores, int64_t ld, Fn ahead) {
     constexpr int held = Steps ? Steps : 1;
     __m512bh query[4][held];
     if constexpr (Steps != 0)
@@ -53,7 +65,7 @@ static inline void score_keys(const uint16_t* q, const typename C::T* const* key
         V folded[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-            const typename C::T* key = keys[4 * g + i] + offset;
+            const uint16_t* key = keys(4 * g + i);
             ahead();
             V sum[4];
 #pragma GCC unroll 4
@@ -61,13 +73,13 @@ static inline void score_keys(const uint16_t* q, const typename C::T* const* key
             if constexpr (Steps != 0) {
 #pragma GCC unroll 4
                 for (int n = 0; n < Steps; ++n) {
-                    const __m512bh pairs = (__m512bh)widened(C{}, key + n * pair_step);
+                    const __m512bh pairs = pairs_at(key + n * pair_step);
 #pragma GCC unroll 4
                     for (int r = 0; r < 4; ++r) sum[r] = _mm512_dpbf16_ps(sum[r], query[r][n], pairs);
                 }
             } else {
                 for (int64_t d = 0; d < size; d += pair_step) {
-                    const __m512bh pairs = (__m512bh)widened(C{}, key + d);
+                    const __m512bh pairs = pairs_at(key + d);
 #pragma GCC unroll 4
                     for (int r = 0; r < 4; ++r) sum[r] = _mm512_dpbf16_ps(sum[r], pairs_at(q + r * size + d), pairs);
                 }

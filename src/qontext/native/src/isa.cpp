@@ -48,7 +48,7 @@ Cpu detect() {
     const uint32_t last = a7;
     cpu.avx2 = fma && bit(b7, 5) && (saved & 0x6) == 0x6;
     cpu.avx512 = cpu.avx2 && bit(b7, 16) && bit(b7, 17) && bit(b7, 30) && bit(b7, 31) && (saved & 0xe6) == 0xe6;
-    if (cpu.avx512 && last >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.avx512_bf16 = bit(a, 5) && bit(c7, 11);  // all that have the one have VNNI
+    if (cpu.avx512 && last >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.avx512_bf16 = bit(a, 5) && bit(c7, 11) && bit(c7, 1);  // with VNNI, and VBMI, which Cooper Lake has not
     cpu.amx = cpu.avx512_bf16 && bit(d7, 22) && bit(d7, 24) && (saved & 0x60000) == 0x60000 && request_tiles();
     return cpu;
 }

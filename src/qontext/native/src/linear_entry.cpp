@@ -2,11 +2,14 @@
 #include "dispatch.h"
 #include "linear_parts.h"
 
+#include <cmath>
+
 using namespace qx;
 
 namespace {
 
 constexpr double grain_flops = 1e6;
+constexpr PartCosts costs = {0.7, 9.0, HUGE_VAL};
 
 }  // namespace
 
@@ -24,5 +27,5 @@ int64_t qx_linear_pack(const QxLinear* a, int64_t threads) {
 }
 
 int64_t qx_linear(const QxLinear* a, int64_t threads) {
-    return run_in_parts(*a, *kernels_of(a->isa).linear, threads, grain_flops, 0.7);
+    return run_in_parts(*a, *kernels_of(a->isa).linear, threads, grain_flops, costs);
 }

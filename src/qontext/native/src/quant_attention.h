@@ -225,13 +225,13 @@ private:
         const Panels panels(count, tile_vectors);
         for (int p = 0; p < panels.count; ++p) {
             const int64_t first = int64_t(panels.first(p)) * width;
-            byte_product(rows, panels.vectors(p))(queries, query_ld, packed_keys + first * words, words, scores + first, score_ld, false, nothing_ahead);
+            byte_product(rows, panels.vectors(p))(queries, query_ld, packed_keys + first * words, words, scores + first, score_ld, false, nothing_near);
         }
         for (int r = 0; r < rows; ++r) steps[r] = soften(row + r, query_scales[r], scores + r * score_ld, reinterpret_cast<uint8_t*>(bytes + r * byte_ld));
         const Panels across(a.value_size, tile_vectors);
         for (int p = 0; p < across.count; ++p) {
             const int64_t first = int64_t(across.first(p)) * width;
-            byte_product(rows, across.vectors(p))(bytes, byte_ld, packed_values + first * key_words, key_words, contexts + first, context_ld, false, nothing_ahead);
+            byte_product(rows, across.vectors(p))(bytes, byte_ld, packed_values + first * key_words, key_words, contexts + first, context_ld, false, nothing_near);
         }
         for (int r = 0; r < rows; ++r) finish(row + r, steps[r] * value_scale, contexts + r * context_ld);
     }

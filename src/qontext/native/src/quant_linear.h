@@ -16,17 +16,17 @@ constexpr int64_t byte_chunk_words = 512;
 constexpr int64_t most_byte_rows = 16 * tile_rows;
 
 // What is brought near while a tile is multiplied, a line or so in each step: arithmetic takes long enough to hide it.
-struct Ahead {
+struct Near {
     const char* weights;  // needed next: `lines` lines
     int64_t lines;
     const char *out[2 * tile_rows], *residual[2 * tile_rows];  // lines of the result and of what is added to it
     int64_t count;
 };
-constexpr Ahead nothing_ahead = {};
+constexpr Near nothing_near = {};
 
 // c [M, N * width] (+)= a * b with rows of a `lda` words apart.
 template <int M, int N>
-static void byte_tile(const uint32_t* a, int64_t lda, const uint32_t* b, int64_t steps, float* c, int64_t ldc, bool add, const Ahead& ahead) {
+static void byte_tile(const uint32_t* a, int64_t lda, const uint32_t* b, int64_t steps, float* c, int64_t ldc, bool add, const Near& ahead) {
     V sums[M][N];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
@@ -61,7 +61,7 @@ static void byte_tile(const uint32_t* a, int64_t lda, const uint32_t* b, int64_t
         for (int n = 0; n < N; ++n) store(c + m * ldc + n * width, sums[m][n]);
 }
 
-using ByteTile = void (*)(const uint32_t*, int64_t, const uint32_t*, int64_t, float*, int64_t, bool, const Ahead&);
+using ByteTile = void (*)(const uint32_t*, int64_t, const uint32_t*, int64_t, float*, int64_t, bool, const Near&);
 
 template <int N>
 static ByteTile byte_tile_of(int rows) {
@@ -217,7 +217,7 @@ static bool multiply_bytes(const QxQuantLinear& a, int64_t begin, int64_t end, i
                 for (int64_t t = 0; t < tiles; ++t) {
                     const int64_t r = part_of(0, rows, t, tiles), m = part_of(0, rows, t + 1, tiles) - r;
                     float* to = sums + r * ldc;
-                    Ahead ahead;
+                    Near ahead;
                     ahead.weights = reinterpret_cast<const char*>(next) + t * lines * 64;
                     ahead.lines = lines;
                     ahead.count = 0;

@@ -234,7 +234,7 @@ def _int8_bind(call: Call) -> Bound:
 
 
 FLOAT_WEIGHTS = (
-    Kernel("native.linear", "cpu", _native_supports, _native_bind, writes_out=True),
+    Kernel("native.linear", "cpu", _native_supports, _native_bind, writes_out=True, replays=lambda call: True),
     Kernel("onednn.linear", "cpu", _onednn_supports, _onednn_bind),
     Kernel("mkl.linear", "cpu", _mkl_supports, _mkl_bind),
     Kernel("torch.linear", "cpu", _torch_supports, _torch_bind, writes_out=True),

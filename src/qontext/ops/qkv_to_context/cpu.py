@@ -97,6 +97,17 @@ def _straight(call: Call) -> Callable[[Tensors, torch.Tensor], None] | None:
     return run
 
 
+def _replays(call: Call) -> bool:
+    """The short way, with nothing to convert or to count."""
+    lengths, boundaries = call.input(1), call.input(4)
+    return (
+        lengths is None
+        and (boundaries is None or boundaries.dtype == "int32")
+        and not call.wants(_VALUES)
+        and _straight(call) is not None
+    )
+
+
 def _positional(attributes: Any) -> bool:
     """Masks by position are in force too."""
     return attributes["kind"] != "full" or attributes["window_left"] >= 0 or attributes["window_right"] >= 0
@@ -155,7 +166,7 @@ def _in_floats(supports: Callable[[Call], str | None]) -> Callable[[Call], str |
 
 
 KERNELS = (
-    Kernel("native.attention", "cpu", _in_floats(_native_supports), _native_bind, writes_out=True),
+    Kernel("native.attention", "cpu", _in_floats(_native_supports), _native_bind, writes_out=True, replays=_replays),
     Kernel("torch.sdpa", "cpu", _in_floats(_fused_supports), _fused_bind),
     Kernel("torch.bmm", "cpu", _in_floats(_products_supports), _products_bind, writes_out=True),
 )

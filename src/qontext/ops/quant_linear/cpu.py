@@ -162,6 +162,6 @@ def _onednn_bind(call: Call) -> Bound:
 
 
 KERNELS = (
-    Kernel("native.quant_linear", "cpu", _native_supports, _native_bind, writes_out=True),
+    Kernel("native.quant_linear", "cpu", _native_supports, _native_bind, writes_out=True, replays=lambda call: True),
     Kernel("onednn.quant_linear", "cpu", _onednn_supports, _onednn_bind),
 )

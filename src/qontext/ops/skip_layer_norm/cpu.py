@@ -56,6 +56,14 @@ def _torch_bind(call: Call) -> Bound:
 
 
 KERNELS = (
-    Kernel("native.skip_layer_norm", "cpu", _native_supports, _native_bind, writes_out=True, inplace=((0, 0), (0, 1))),
+    Kernel(
+        "native.skip_layer_norm",
+        "cpu",
+        _native_supports,
+        _native_bind,
+        writes_out=True,
+        inplace=((0, 0), (0, 1)),
+        replays=lambda call: True,
+    ),
     Kernel("torch.skip_layer_norm", "cpu", _torch_supports, _torch_bind),
 )
