@@ -121,7 +121,7 @@ def save_for_elsewhere(folder: Path, scheme: str) -> None:
 
 def run_saved(folder: Path, device: str, fp8_by: str, say: Say = print) -> dict[str, Any]:
     """The record of one engine that `save_for_elsewhere` wrote."""
-    with np.load(folder / "sentences.npz") as held:
+    with np.load(folder / "sentences.npz", allow_pickle=False) as held:
         lengths = held["lengths"].tolist()
         ids = torch.from_numpy(held["ids"]).split(lengths)
         wanted = torch.from_numpy(held["wanted"]).float().split(lengths)
