@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwar
 
 
 @pytest.mark.parametrize(
-    ("parts", "mean", "least"), [(("linear",), 0.998, 0.993), (("linear", "attention"), 0.995, 0.99)]
+    ("parts", "mean", "least"), [(("linear",), 0.998, 0.993), (("linear", "attention"), 0.997, 0.993)]
 )
 def test_embeddings_keep_their_direction(monkeypatch, tmp_path, parts, mean, least):
     from qontext.benchmark.accuracy import _torch as in_torch
