@@ -28,7 +28,7 @@ test-all: venv
 
 # On a machine with an NVIDIA GPU: reads and writes outside memory, of attention and linear kernels.
 sanitize: venv
-	compute-sanitizer --tool memcheck --error-exitcode 9 $(BIN)/python -m pytest -m gpu -p no:benchmark \
+	compute-sanitizer --tool memcheck --target-processes all --error-exitcode 9 $(BIN)/python -m pytest -n $(WORKERS) -m gpu -p no:benchmark \
 		tests/conformance/test_gpu_ops.py -k "(attention or linear) and float16 and not sdpa and not bfloat16"
 
 check: venv

@@ -17,13 +17,18 @@ arguments = parser.parse_args()
 
 from qontext.benchmark.gpu_latency import run_latency  # noqa: E402
 
-record = run_latency(
-    arguments.sizes, arguments.precision, arguments.runs, arguments.seconds, lambda t: print(t, flush=True)
-)
-for problem in record["problems"]:
-    print("problem:", problem)
 folder = Path(arguments.output)
 folder.mkdir(parents=True, exist_ok=True)
 target = folder / f"gpu-latency-{arguments.precision}.json"
+record = run_latency(
+    arguments.sizes,
+    arguments.precision,
+    arguments.runs,
+    arguments.seconds,
+    say=lambda text: print(text, flush=True),
+    keep=lambda found: target.write_text(json.dumps(found, indent=1) + "\n") and None,
+)
+for problem in record["problems"]:
+    print("problem:", problem)
 target.write_text(json.dumps(record, indent=1) + "\n")
 print(target)

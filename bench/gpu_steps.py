@@ -9,7 +9,7 @@ from pathlib import Path
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--output", default="bench/results", help="folder of the record")
-parser.add_argument("--precision", default="fp16", choices=["fp16", "bf16"])
+parser.add_argument("--precision", default="fp16", choices=["fp16", "bf16", "fp8", "int8"])
 parser.add_argument("--cases", nargs="+", default=[], help="only cases whose name begins so, such as 'large b1'")
 parser.add_argument("--runs", type=int, default=15)
 arguments = parser.parse_args()

@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwar
     ("parts", "mean", "least"), [(("linear",), 0.998, 0.993), (("linear", "attention"), 0.997, 0.993)]
 )
 def test_embeddings_keep_their_direction(monkeypatch, tmp_path, parts, mean, least):
-    from qontext.benchmark.accuracy import _torch as in_torch
     from qontext.benchmark.accuracy import compared, qontext_engine, tokenised
+    from qontext.benchmark.accuracy import torch_run as in_torch
     from qontext.benchmark.encoders import random_encoder
     from qontext.benchmark.sentences import evaluation_sentences, sample_sentences
 

@@ -23,11 +23,13 @@ def run_latency(
     runs: int = 1000,
     seconds: float = 10.0,
     say: Callable[[str], None] = print,
+    keep: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> dict[str, Any]:
     """Every size, length and batch: `runs` waited-for calls after 100 untimed ones, inputs and outputs on the device.
 
     Where that takes longer than `seconds` there are fewer calls, and the row says how many. The result of each is
-    compared with float32 first; one that is off is a problem and is not timed.
+    compared with float32 first; one that is off is a problem and is not timed. `keep` is called with the record after
+    every row.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     result: dict[str, Any] = {
@@ -62,8 +64,9 @@ def run_latency(
                 }
                 row |= {"call": asdict(call_time), "per_s": batch / call_time.mean * 1e3}
                 if replay is not None:
-                    row["graph"] = asdict(time_in_turns({"graph": replay}, 50, 1, 5)["graph"])
+                    row["graph"] = asdict(time_in_turns({"graph": replay}, 50, 1, 5, 1.0)["graph"])
                 result["rows"].append(row)
+                keep(result)
                 say(f"{case.name}: mean {call_time.mean:.3f} ms, p99 {call_time.p99:.3f}, {call_time.runs} runs")
         del model, engine
         torch.cuda.empty_cache()

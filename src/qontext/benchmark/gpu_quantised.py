@@ -83,7 +83,7 @@ def run_quantised(
                     result["problems"].append(f"{size} in {precision}: {deadline:.0f} s were not enough")
                     continue
                 try:
-                    engines[precision] = _built(imported, size, precision, model.config.vocab_size, result, say)
+                    engines[precision] = calibrated(imported, size, precision, model.config.vocab_size, result, say)
                 except (QontextError, RuntimeError) as error:
                     result["problems"].append(f"{size} in {precision}: {first_line(error)}")
             for case in mine:
@@ -104,8 +104,11 @@ def samples_of(vocabulary: int) -> list[dict[str, torch.Tensor]]:
     return [{"input_ids": torch.randint(5, vocabulary, (half, _LENGTH), generator=generator)} for _ in range(2)]
 
 
-def _built(imported: Model, size: str, precision: str, vocabulary: int, result: dict[str, Any], say: Say) -> Engine:
-    """An engine; what it took, what its layers cost in exactness and its steps go into `result["builds"]`."""
+def calibrated(imported: Model, size: str, precision: str, vocabulary: int, result: dict[str, Any], say: Say) -> Engine:
+    """An engine, calibrated on random ids where it holds eight bits.
+
+    What it took, what its layers cost in exactness and its steps go into `result["builds"]`.
+    """
     start, name = time.perf_counter(), precision
     samples = None if precision == "fp16" else samples_of(vocabulary)
     options, tuner = None, Tuner(repeats=_REPEATS)

@@ -1,24 +1,31 @@
 """Where the time of encoders goes on a GPU: by kernel, beside the least that bytes and operations allow."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..builder.ranges import pick
 from ..engine import Engine
+from ..importers import import_model
 from ..ops.catalogue import BY_NAME
+from ..ops.eight_bits import KINDS
 from ..ops.gpu_facts import gpu_facts
 from ..runtime.ceilings import Ceilings, ceilings_of
 from ..runtime.inputs import Inputs
 from ..runtime.profile import StepProfile, profile
 from .encoders import random_encoder
 from .gpu_encoders import CASES, Case, built, ours, replay_of
+from .gpu_quantised import calibrated
 from .gpu_replay import events, replayed
 from .machine import machine
+
+FLOATS = ("fp16", "bf16")
 
 
 def run_steps(
@@ -29,7 +36,7 @@ def run_steps(
     Steps are launched one by one here, none before its predecessor has ended, so their sum is more than the replay of
     the graph, in which they overlap; the record has both. A GPU under steady load lowers its clock to keep within its
     power, so calls are timed after rests and one after the other, and so is the vendor's product of the first layer of
-    the feed-forward network, without bias and activation: what matrix products can reach here.
+    the feed-forward network in fp16, without bias and activation: what matrix products can reach here.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     result: dict[str, Any] = {
@@ -41,13 +48,23 @@ def run_steps(
     }
     for size in dict.fromkeys(case.size for case in cases):
         model = random_encoder(size)
-        engine = built(model, size, precision, result, say)
+        engine = _engine_of(model, size, precision, result, say)
         ceilings = ceilings_of(engine.compiled.programs["encode"].device)
         result["copy_tb_per_s"] = ceilings.copy_bytes_per_s / 1e12
         result["product_tflops"] = {name: rate / 1e12 for name, rate in ceilings.flops_per_s.items()}
         for case in (c for c in cases if c.size == size):
             result["rows"].append(_row(case, engine, model.config, ceilings, runs, say))
     return result
+
+
+def _engine_of(model: Any, size: str, precision: str, result: dict[str, Any], say: Callable[[str], None]) -> Engine:
+    """An engine of the model; how long that took goes into `result["builds"]`."""
+    if precision in FLOATS:
+        return built(model, size, precision, result, say)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        imported = import_model(Path(folder), task="encode")
+    return calibrated(imported, size, precision, model.config.vocab_size, result, say)
 
 
 def _row(
@@ -111,7 +128,8 @@ def by_kernel(steps: Sequence[StepProfile], ceilings: Ceilings, sizes: Mapping[s
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for one in steps:
         outputs = [o for o in one.step.call.outputs if o is not None]
-        dtype = outputs[0].dtype if outputs else "float32"
+        held = (o.dtype for o in one.step.call.inputs if o is not None and o.dtype in KINDS)
+        dtype = next(held, outputs[0].dtype if outputs else "float32")  # what is multiplied
         shape = one.shapes[0] if one.shapes else ""
         rows = None if one.step.rows is None else one.step.rows.value(sizes)
         chosen = None if rows is None else pick(one.step.ranges, rows)

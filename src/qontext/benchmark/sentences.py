@@ -70,6 +70,7 @@ _MODULES = (
     "urllib.request", "uuid", "warnings", "wave", "weakref", "xml.dom.minidom", "zipfile",
 )  # fmt: skip
 EVALUATION = 320
+SAMPLES = 256
 
 
 def evaluation_sentences() -> list[str]:
@@ -81,7 +82,8 @@ def evaluation_sentences() -> list[str]:
 
 
 def sample_sentences() -> list[str]:
-    """96 other sentences, about other things, to calibrate with: six frames a subject, each with another fact."""
+    """256 other sentences to calibrate with: six frames a subject, each with another fact, and what else Python's
+    library says about itself."""
     count = len(_SAMPLES)
     made = []
     for turn, frame in enumerate(_FRAMES):
@@ -89,7 +91,10 @@ def sample_sentences() -> list[str]:
             fact = _SAMPLES[(index + turn * 5) % count][1]
             number = (index * 7 + turn * 3) % 19 + 2
             made.append(frame.format(topic=topic, Topic=topic[0].upper() + topic[1:], fact=fact, number=number))
-    return made
+    asked = set(evaluation_sentences())
+    left = [sentence for sentence in _documentation() if sentence not in asked]
+    step = len(left) / (SAMPLES - len(made))
+    return made + [left[int(i * step)] for i in range(SAMPLES - len(made))]
 
 
 def _documentation() -> list[str]:

@@ -209,6 +209,18 @@ def int8_accuracy(record: Record) -> str:
     return "\n\n".join([grid(head, rows), f"{said}.", *_problems(record)])
 
 
+def minilm_accuracy(record: Record) -> str:
+    """Accuracy on MiniLM by precision and rounding."""
+    head = ["scheme", "mean cosine", "least", "same nearest", "share in 8 bits or fewer", "error of weights alone"]
+    rows = []
+    for row in record["rows"]:
+        alone = [e["as_rounded"] for e in row["weights_alone"]]
+        numbers = [f"{row['mean']:.5f}", f"{row['least']:.4f}", f"{row['nearest']:.1%}", f"{row['share']:.0%}"]
+        rows.append([row["scheme"], *numbers, f"{sum(alone) / len(alone):.4f}" if alone else "-"])
+    said = f"{record['sentences']} sentences, {record['samples']} others to calibrate with; fp8 by {record['fp8_by']}."
+    return f"{grid(head, rows)}\n\n{said} Errors of weights alone are means over the layers, on rows held back."
+
+
 def int8_agreement(record: Record) -> str:
     """How often a mask is filled as in float32."""
     rows = [[r["preset"], f"{r['same_as_float32']:.2%}", f"{r['right']:.2%}"] for r in record["rows"]]
@@ -292,6 +304,7 @@ TABLES: Sequence[tuple[str, str, Table]] = (
     ("embed-throughput", "The embed pipeline", throughput),
     ("encoders", "Encoders on a CPU against peers", encoders),
     ("int8-accuracy", "int8 on a CPU: accuracy beside speed", int8_accuracy),
+    ("minilm-accuracy", "MiniLM in few bits: accuracy by precision and rounding", minilm_accuracy),
     ("int8-agreement", "int8 on a CPU: the same word in a mask", int8_agreement),
     ("int8-build", "int8 on a CPU: builds with calibration", int8_build),
     ("decode-attention", "Attention of the generation phase on a CPU", decode_attention),

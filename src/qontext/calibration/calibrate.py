@@ -66,6 +66,7 @@ def calibrate(
     by_row: bool = False,
     progress: Progress = lambda done, of: None,
     energy: bool = False,
+    watching: Callable[[Step, torch.Tensor, torch.Tensor], None] | None = None,
 ) -> Calibration:
     """Runs the samples: once, or twice when factors are to be found first.
 
@@ -77,6 +78,7 @@ def calibrate(
         by_row: scales will be found at run time, row by row: no ranges are needed, one pass is enough.
         progress: called with (sequences done, sequences in all).
         energy: find the mean squares of columns too, in the pass that finds ranges.
+        watching: called with what every layer reads and gives, in the first pass.
     Raises:
         CalibrationError: a layer reads NaN or infinity.
     """
@@ -86,8 +88,15 @@ def calibrate(
 
     def run(seen: Callable[[Step, torch.Tensor, torch.Tensor], None]) -> None:
         nonlocal done
+        also = watching if done == 0 else None
+
+        def look(step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
+            seen(step, x, y)
+            if also is not None:
+                also(step, x, y)
+
         for batch in batches:
-            watch(runner, [batch], seen, lambda outputs: None)
+            watch(runner, [batch], look, lambda outputs: None)
             done += sequences([batch])
             progress(done, whole * passes)
 

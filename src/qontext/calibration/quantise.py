@@ -13,6 +13,7 @@ from ..runtime.profile import sample_run_inputs
 from .cache import Calibration
 from .calibrate import calibrate, check_method, collected, sequences
 from .guard import Comparison, check_alive, compare, sensitivity
+from .moments import Watching
 from .recipe import recipe_of
 from .watch import Runner
 
@@ -35,6 +36,7 @@ class QuantOptions:
     method, percentile: of static scales that are made of samples; None takes the percentile, and for fp8, where a wide
                  range costs nothing, all that was seen
     quantise:    what multiplies eight bits: "linear" layers, and "attention" too
+    compensate:  with samples, round weights so that later columns make good what earlier ones lost
     weight_bits: 8, or with activations "none" 4, in groups of `group` values along K with a scale and a zero each
     """
 
@@ -46,6 +48,7 @@ class QuantOptions:
     quantise: tuple[str, ...] = ("linear",)
     weight_bits: int = 8
     group: int = 128
+    compensate: bool = True
 
     def method_for(self, precision: str) -> str:
         """How static scales of a precision are made of samples."""
@@ -140,18 +143,22 @@ def quantised_engine(
     plain = replace(settings, precision="fp32", rest="", tune=False, keep=(), graphs=False, apart=True)
     floats = make(plain, None) if samples else None
     alone = options.activations == "none"
+    watching = None if floats is None or not options.compensate else Watching(floats, samples)
     if calibration is None and floats is not None and (smooth or static) and not alone:
         log(f"calibrating on {sequences(samples)} sequences")
         method = options.method_for(settings.precision)
         calibration = calibrate(
-            floats, samples, "", method, options.percentile, smooth, not static, energy=kind != "int8"
-        )
+            floats, samples, "", method, options.percentile, smooth, not static,
+            energy=kind != "int8", watching=None if watching is None else watching.seen,
+        )  # fmt: skip
     recipe = Recipe() if calibration is None else recipe_of(calibration, static, kind)
     if alone:
         recipe = Recipe(weights_only=True, group=options.group if options.weight_bits == 4 else 0)
     recipe = replace(recipe, attention="attention" in options.quantise)
     if not smooth:
         recipe = replace(recipe, smoothing={})
+    if watching is not None:
+        recipe = replace(recipe, moments=watching.found())
     if floats is None:
         return make(settings, recipe)
     return _within(make, settings, recipe, floats, samples, options.max_error, log)

@@ -31,6 +31,7 @@ def build_command(
         str | None, typer.Option(help="int8: scales by token (run time) or tensor (static), or none")
     ] = None,
     smooth: Annotated[bool, typer.Option(help="int8: smooth outliers")] = True,
+    compensate: Annotated[bool, typer.Option(help="with samples: round weights with compensation")] = True,
     max_error: Annotated[float | None, typer.Option(help="int8: largest error on the samples")] = None,
     attention: Annotated[bool, typer.Option(help="int8, fp8: attention multiplies eight bits too")] = False,
     weight_bits: Annotated[int, typer.Option(help="with --activations none: 8, or 4 in groups")] = 8,
@@ -59,7 +60,9 @@ def build_command(
         limits = {"max_tokens": max_tokens, "max_length": max_length}
         source = import_model(model)
         parts = ("linear", "attention") if attention else ("linear",)
-        options = QuantOptions(activations, smooth, max_error, quantise=parts, weight_bits=weight_bits, group=group)
+        options = QuantOptions(
+            activations, smooth, max_error, quantise=parts, weight_bits=weight_bits, group=group, compensate=compensate
+        )
         engine = build(
             source, precision, device, **limits, tune=tune, graphs=graphs, keep=keep or (), log=log,
             calibration=calibration if samples is None else list(read_samples(samples, source)),

@@ -5,11 +5,12 @@ import torch
 
 from ..graph.attributes import attributes_of, values_of
 from ..graph.ledger import ids_of, origin_of, set_ids, set_origin
-from ..graph.tensors import constant_of, to_onnx
+from ..graph.tensors import constant_of
 from ..ops.declare import DOMAIN
-from .grouped import Made, group_refusal, in_groups
+from .grouped import group_refusal, in_groups
+from .held import HeldWeights, add_weight, drop_unread
 from .recipe import BY_ROW, IMPORTED, IN_FLOATS, QuantLayer, Recipe, StaticScale, in_words
-from .weights import FP8, fp8_rows, int8_rows
+from .weights import FP8
 
 
 def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
@@ -19,8 +20,7 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
     what became of every linear layer, in order. Raises ArgumentError for a weight with a NaN or an infinity.
     """
     layers = []
-    made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]] = {}
-    grouped: Made = {}
+    made = HeldWeights(graph, recipe)
     for node in list(graph):
         if node.op_type not in ("Linear", "QuantLinear") or node.domain != DOMAIN:
             continue
@@ -44,18 +44,19 @@ def quantise_linears(graph: ir.Graph, recipe: Recipe) -> list[QuantLayer]:
         factors = recipe.smoothing.get(name)
         if recipe.weights_only:
             if recipe.group:
-                in_groups(graph, node, weight, recipe.group, grouped)
+                in_groups(graph, node, made)
                 layers.append(
                     QuantLayer(name, origin, "int4", in_words(recipe.group), operations, "", None, False, outliers)
                 )
                 continue
-            _weights_only(graph, node, weight, made)
+            _weights_only(graph, node, made)
             layers.append(QuantLayer(name, origin, "int8", IN_FLOATS, operations, "", None, False, outliers))
             continue
-        _replace(graph, node, weight, static, factors, made, recipe)
+        _replace(graph, node, static, factors, made, recipe.kind)
         layers.append(
             QuantLayer(name, origin, recipe.kind, _source(static), operations, "", None, factors is not None, outliers)
         )
+    made.note(layers)
     return layers
 
 
@@ -83,26 +84,16 @@ def _unfit(node: ir.Node, weight: torch.Tensor | None) -> str | None:
 def _replace(
     graph: ir.Graph,
     node: ir.Node,
-    weight: torch.Tensor,
     static: StaticScale | None,
     smoothing: torch.Tensor | None,
-    made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]],
-    recipe: Recipe,
+    made: HeldWeights,
+    kind: str,
 ) -> None:
     source = node.inputs[1]
     assert source is not None
-    key = (source, "" if smoothing is None else str(node.name))
-    if key not in made:
-        stem = str(source.name) if smoothing is None else f"{source.name}/{node.name}"
-        kind, scaled = recipe.kind, weight if smoothing is None else weight * smoothing
-        if kind == "int8":
-            values, scale = int8_rows(scaled, str(source.name))
-        else:
-            values, scale = fp8_rows(scaled, str(source.name), recipe.energies.get(str(node.name)), recipe.place)
-        made[key] = (add_weight(graph, f"{stem}/{kind}", values), add_weight(graph, f"{stem}/scale", scale))
     inputs: list[ir.Value | None] = [
         node.inputs[0],
-        *made[key],
+        *made.of(node, kind, smoothing),
         *[node.inputs[i] if i < len(node.inputs) else None for i in (2, 3)],
     ]
     if static is not None or smoothing is not None:
@@ -123,33 +114,15 @@ def _replace(
     old.replace_all_uses_with(out, replace_graph_outputs=True)
     old.name = f"{old.name}/float"
     graph.remove(node, safe=True)
-    if not source.uses() and not source.is_graph_output():
-        del graph.initializers[str(source.name)]
+    drop_unread(graph, source)
 
 
-def _weights_only(
-    graph: ir.Graph, node: ir.Node, weight: torch.Tensor, made: dict[tuple[ir.Value, str], tuple[ir.Value, ir.Value]]
-) -> None:
+def _weights_only(graph: ir.Graph, node: ir.Node, made: HeldWeights) -> None:
     """Gives a Linear an int8 weight with its scales."""
     source = node.inputs[1]
     assert source is not None
-    if (source, "") not in made:
-        values, scale = int8_rows(weight, str(source.name))
-        made[source, ""] = (
-            add_weight(graph, f"{source.name}/int8", values),
-            add_weight(graph, f"{source.name}/scale", scale),
-        )
-    levels, scales = made[source, ""]
+    levels, scales = made.of(node, "int8")
     node.resize_inputs(6)
     node.replace_input_with(1, levels)
     node.replace_input_with(5, scales)
-    if not source.uses() and not source.is_graph_output():
-        del graph.initializers[str(source.name)]
-
-
-def add_weight(graph: ir.Graph, name: str, tensor: torch.Tensor) -> ir.Value:
-    """A new constant of the graph."""
-    held = to_onnx(tensor, name)
-    value = ir.Value(name=name, const_value=held, type=ir.TensorType(held.dtype), shape=ir.Shape(tensor.shape))
-    graph.register_initializer(value)
-    return value
+    drop_unread(graph, source)

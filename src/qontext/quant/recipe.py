@@ -7,6 +7,8 @@ import torch
 
 from ..errors import ArgumentError
 from ..ops.eight_bits import LEAST_RANGE, MOST
+from .compensation import Rounding
+from .moments import Moments
 
 # What was seen may be passed by as much again: floats of 8 bits are as exact at half of their range as at its end.
 _ROOM = 2.0
@@ -54,6 +56,8 @@ class Recipe:
     magnitudes: largest of Q, K and V by name of the attention, for static scales; without them they are found at run
                 time
     source:    where the magnitudes come from
+    moments:   of what the layer reads: its weight is rounded with compensation; others are rounded to the nearest
+    rounded:   the weights in few bits that builds with this recipe made so far, and how they were rounded, by name
     """
 
     scales: Mapping[str, StaticScale] = field(default_factory=dict)
@@ -68,6 +72,8 @@ class Recipe:
     attention: bool = False
     magnitudes: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     source: str = ""
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+    rounded: dict[str, tuple[tuple[torch.Tensor, ...], Rounding | None]] = field(default_factory=dict, compare=False)
 
 
 @dataclass
@@ -83,6 +89,9 @@ class QuantLayer:
     kept:          why it was kept, empty when it was quantised
     what:          "linear" or "attention"
     error:         relative RMS error of its result against the float engine on the samples, None when none were run
+    rounding:      how its weight was rounded when samples were looked at for it, empty when not
+    nearest, rounded: relative RMS error of its result by its weight alone, on rows of the samples that were held back:
+                   each value rounded to the nearest, and as it was done; None when nobody looked
     """
 
     name: str
@@ -95,6 +104,9 @@ class QuantLayer:
     smoothed: bool = False
     outliers: float = 0.0
     what: str = "linear"
+    rounding: str = ""
+    nearest: float | None = None
+    rounded: float | None = None
 
 
 IN_FLOATS = "none: int8 weights, products of floats"

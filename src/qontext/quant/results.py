@@ -12,7 +12,7 @@ from ..graph.tensors import constant_of
 from ..ops.declare import DOMAIN
 from ..ops.eight_bits import NONE
 from ..ops.quant_qkv_to_context.rules import CONTEXT_SCALE, QKV_SCALE
-from .linears import add_weight
+from .held import add_weight
 from .recipe import BY_ROW, IMPORTED, QuantLayer
 
 _BY_NORM = "found for each token by the norm in front"

@@ -93,7 +93,10 @@ def quantised_text(found: Mapping[str, Any]) -> str:
         error = "" if layer["error"] is None else f"  error {layer['error']:.2e}"
         columns = f"  largest column {layer['outliers']:.1f} x the median" if layer["outliers"] else ""
         smooth = ", smoothed" if layer["smoothed"] else ""
-        how = f"kept: {layer['kept']}" if layer["kept"] else f"scale {layer['scale']}{smooth}"
+        rounding = f", weight rounded {layer['rounding']}" if layer["rounding"] else ""
+        if layer["nearest"] is not None:
+            rounding += f" (its error {layer['rounded']:.2e}, to the nearest {layer['nearest']:.2e})"
+        how = f"kept: {layer['kept']}" if layer["kept"] else f"scale {layer['scale']}{smooth}{rounding}"
         lines.append(f"  {name:{width}}  {layer['weights']:5}  {how}{error}{columns}")
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from ..native import available
 from ..native.linear import bind_linear, multiplies, pack_weight
 from ..ops.call import Device
 from ..ops.device import current
+from ..ops.gpu_launch import FP8_CAPABILITY, capability_of
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def gpu_ceilings(device: Device) -> Ceilings:
             a, b = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
             name = str(dtype).removeprefix("torch.")
             rates[name] = _device_rate(lambda a=a, b=b: torch.mm(a, b), 2.0 * side**3)  # type: ignore[misc]
+        if capability_of(device) >= FP8_CAPABILITY:
+            one = torch.ones((), device=place)
+            x, weight = (torch.randn(side, side, device=place).to(torch.float8_e4m3fn) for _ in range(2))
+            product = functools.partial(torch._scaled_mm, x, weight.t(), one, one, out_dtype=torch.float16)
+            rates["float8_e4m3"] = _device_rate(product, 2.0 * side**3)
     return Ceilings(copy, rates)
 
 

@@ -1,5 +1,6 @@
-"""The Hopper kernel of teams on a GPU: every kind of length, both orders, neighbours, guard bands, more keys than the
-ring holds. Gluon is not interpreted, so nothing here runs without such a GPU."""
+"""The Hopper kernels of teams on a GPU, the one for a single tile of keys included: every kind of length, both orders,
+neighbours, guard bands, more keys than the ring holds. Gluon is not interpreted, so nothing here runs without such a
+GPU."""
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ pytestmark = [
 QKV, ATTENTION = BY_NAME["QKVToContext"], BY_NAME["Attention"]
 GUARD = 4  # rows before and after the context
 LENGTHS = [100, 1, 0, 64, 65, 128, 383, 384, 17, 16, 33, 200]
+SHORT = [100, 1, 0, 64, 65, 128, 127, 63, 17, 16, 33, 2]  # a single tile of keys each
 LONG = [5, 700, 63, 0, 1500, 2]  # more tiles of keys than the ring holds
 
 
@@ -71,7 +73,7 @@ def wanted(qkv, lengths, heads, size, layout):
 @pytest.mark.parametrize("layout", ["T (three N D)", "T (N three D)"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("lengths", [LENGTHS, LONG, [129]], ids=["mixed", "long", "one"])
+@pytest.mark.parametrize("lengths", [LENGTHS, SHORT, LONG, [129]], ids=["mixed", "short", "long", "one"])
 def test_packed_sequences_of_every_length(lengths, size, dtype, layout):
     heads = 3
     qkv, run = packed(lengths, heads, size, dtype, layout)
@@ -80,20 +82,22 @@ def test_packed_sequences_of_every_length(lengths, size, dtype, layout):
     assert torch.equal(run(qkv), got), "two runs differ"
 
 
-def test_more_units_than_programs():
-    lengths = torch.randint(0, 330, (300,), generator=torch.Generator().manual_seed(0)).tolist()
+@pytest.mark.parametrize("longest", [128, 329])
+def test_more_units_than_programs(longest):
+    lengths = torch.randint(0, longest + 1, (300,), generator=torch.Generator().manual_seed(0)).tolist()
     qkv, run = packed(lengths, 12, 64, torch.bfloat16, "T (three N D)")
     tolerance = from_torch(torch.bfloat16).tolerance
     assert relative_rms(run(qkv), wanted(qkv, lengths, 12, 64, "T (three N D)")) <= tolerance
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, SHORT], ids=["mixed", "short"])
 @pytest.mark.parametrize("spoiled", [0, 5, 6, 11])
-def test_a_sequence_of_nan_changes_no_bit_of_its_neighbours(spoiled):
-    qkv, run = packed(LENGTHS, 2, 64, torch.float16, "T (N three D)")
+def test_a_sequence_of_nan_changes_no_bit_of_its_neighbours(spoiled, lengths):
+    qkv, run = packed(lengths, 2, 64, torch.float16, "T (N three D)")
     clean = run(qkv)
-    start = sum(LENGTHS[:spoiled])
+    start = sum(lengths[:spoiled])
     inside = torch.zeros(qkv.shape[0], dtype=torch.bool, device="cuda")
-    inside[start : start + LENGTHS[spoiled]] = True
+    inside[start : start + lengths[spoiled]] = True
     qkv[inside] = torch.nan
     got = run(qkv)
     assert got[inside].isnan().all()
@@ -101,10 +105,10 @@ def test_a_sequence_of_nan_changes_no_bit_of_its_neighbours(spoiled):
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_padded_sequences_with_counts_and_shared_key_heads(size):
+@pytest.mark.parametrize(("queries", "counts"), [(150, [210, 0, 65, 129]), (75, [120, 0, 65, 1])])
+def test_padded_sequences_with_counts_and_shared_key_heads(queries, counts, size):
     """Values behind the counted ones are NaN; a sequence without any gives zeros."""
-    batch, queries, keys, heads, shared = 4, 150, 210, 4, 2
-    counts = [210, 0, 65, 129]
+    batch, keys, heads, shared = 4, max(counts), 4, 2
     generator = torch.Generator("cuda").manual_seed(size)
     q = torch.randn(batch, queries, heads, size, generator=generator, device="cuda").half()
     k, v = (torch.randn(batch, keys, shared, size, generator=generator, device="cuda").half() for _ in range(2))

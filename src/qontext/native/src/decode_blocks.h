@@ -4,7 +4,7 @@
 // tokens (a page, where that fills tiles) head by head: the longer the runs of memory, the faster they are read.
 #pragma once
 #include "decode_add.h"
-#include "decode_ahead.h"
+#include "decode_next.h"
 #include "decode_rows.h"
 #include "decode_score.h"
 
@@ -27,7 +27,7 @@ class DecodeBlocks : public DecodeRows<BF16> {
     const int64_t unit, block;
     Work work[most_decode_heads];
     Places places[2];
-    Ahead<Cached, Places> ahead;
+    NextRows<Cached, Places> ahead;
 
     static int64_t unit_of(const QxDecode& a) {
         if (!a.table) return most_keys;

@@ -1,8 +1,9 @@
 """The Hopper kernels of full attention, and which of them takes a batch.
 
 A few sequences of up to 512 tokens go to the kernel that keeps the keys and values of a head in shared memory, where
-its programs share a head (`gpu_hopper_kernel.py`); many heads of more than a tile to the one whose programs stay
-(`gpu_teams_kernel.py`), and the rest to the kernel that streams keys. The choice is made within the step, since only
+its programs share a head (`gpu_hopper_kernel.py`); many heads of more than a tile to those whose programs stay: one
+for sequences whose keys are a single tile (`gpu_single_kernel.py`), one for longer ones (`gpu_teams_kernel.py`). The
+rest goes to the kernel that streams keys. The choice is made within the step, since only
 the run knows the lengths; `bench/gpu_attention.py` measures all.
 """
 
@@ -14,6 +15,8 @@ from ...graph.dims import AnyDim
 from ..call import Call
 from ..gpu_launch import blocks, compute_capability, may_overlap
 from .gpu import LOG2E, Attend, Longest, Sizes, bind_plain, bounds_of, held_of, operands_of, strided
+from .gpu_single import KEYS as SINGLE_KEYS
+from .gpu_single import bind_single
 from .gpu_teams import HEAD_SIZES as TEAM_SIZES
 from .gpu_teams import bind_teams, multiprocessors, rows_of
 from .problem import Problem
@@ -63,11 +66,11 @@ def plan_for(sizes: Sizes, longest: Longest, multiprocessors: int) -> Plan | Non
 
 
 def bind_hopper(call: Call) -> Attend:
-    """One of the three kernels, by the sizes of the batch."""
+    """One of the four kernels, by the sizes of the batch."""
     from .gpu_hopper_kernel import resident_attention
 
     overlap, held = may_overlap(call), held_of(call)
-    streaming, teams = bind_plain(call), bind_teams(call)
+    streaming, teams, single = bind_plain(call), bind_teams(call), bind_single(call)
 
     def run(problem: Problem, out: torch.Tensor, longest: Longest) -> None:
         sizes = Sizes.of(problem)
@@ -78,7 +81,8 @@ def bind_hopper(call: Call) -> Attend:
         elif plan is not None:
             resident(problem, out, longest, sizes, plan)
         elif tiled and (rows := rows_of(problem, out)) is not None:
-            teams(problem, rows, longest)
+            one = max(longest.queries, longest.keys) <= SINGLE_KEYS
+            (single if one else teams)(problem, rows, longest)
         else:
             streaming(problem, out, longest)
 

@@ -45,15 +45,18 @@ def _rows(x: torch.Tensor) -> torch.Tensor | None:
     return x if even and head >= 0 else None
 
 
-def map_of(x: torch.Tensor) -> Any:
-    """A tensor map of rows `[rows, N, D]` in blocks `[1, 1, 64, D]`. Entry (2 ** 30, end, 2 ** 30 - left, c) is column
-    c of row end - left: two strides add up to a whole number of address spaces less the rows before."""
+def map_of(x: torch.Tensor, block_rows: int = _TILE) -> Any:
+    """A tensor map of rows `[rows, N, D]` in blocks `[1, 1, block_rows, D]`.
+
+    Entry (2 ** 30, end, 2 ** 30 - left, c) is column c of row end - left: two strides add up to a whole number of
+    address spaces less the rows before.
+    """
     from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     row, head, _ = x.stride()
     _, heads, size = x.shape
-    block = [1, 1, _TILE, size]
+    block = [1, 1, block_rows, size]
     names = {
         torch.float16: gl.float16,
         torch.bfloat16: gl.bfloat16,

@@ -160,6 +160,7 @@ def compute(
         if mine < tiles:
             mbarrier.wait(asked.index(team), (handed + mine >> 2) & 1)
             query = queries.index(team).reshape([TILE, D]).load(gl.DotOperandLayout(0, logit_layout, 2))
+            fence_async_shared()  # the next copy into this place comes after these reads, of another kind
             thread_barrier()
             mbarrier.arrive(taken.index(team), count=1)
             slot = filled & (1 << SHIFT) - 1

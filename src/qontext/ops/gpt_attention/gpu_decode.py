@@ -10,7 +10,7 @@ from .gpu_places import Places
 
 _LEAST_ROWS = 16  # what the matrix unit takes at least
 _MOST_ROWS = 128
-_WIDE_ROWS = 64  # from here on values come to the matrix unit through shared memory, and words gain nothing
+_WIDE_ROWS = 64  # wgmma from here on; with it, sums of values read as words came out wrong on an H200 (Triton 3.6)
 _LEAST_TOKENS = 128  # of a share: below that joining costs more than it spares
 _PROGRAMS_EACH = 2  # programs that a multiprocessor holds at once
 _FULL = 0.97  # share of the last round of programs from which more shares are not worth their joining
@@ -85,8 +85,9 @@ def decode(
         levels = query.new_empty(batch * many * kv_heads * shares * rows * 2, dtype=torch.float32)
     tile = tile_for(width, rows, cache.element_size(), shares > 1)
     indirection = places.indirection
+    words = _words(cache, query.dtype) if rows < _WIDE_ROWS else None
     decode_tokens[(batch * many * kv_heads * shares,)](
-        query, cache, _words(cache, query.dtype) if rows < _WIDE_ROWS else None, out, sums, levels, places.first, places.queries,
+        query, cache, words, out, sums, levels, places.first, places.queries,
         places.past, places.slots, places.prefixes, places.table, indirection, key_scale, value_scale, slopes,
         plan.scale, plan.softcap, places.capacity(cache), cache.shape[0], plan.window, plan.sinks,
         query.stride(0), query.stride(1), out.stride(0), out.stride(1), *cache.stride()[:4],

@@ -112,6 +112,8 @@ def cases() -> Iterable[Case]:
         )
         both = _make((37,), 64, 48, static=0.03, kind=kind, held=True, y_static=0.08, y_factor=True)
         yield Case(f"{short}_held_both_static", both, gelu, levels=levels)
+        many = _make((3, 131), 144, 272, kind=kind, held=True, y_static=0.08)
+        yield Case(f"{short}_held_many", many, gelu, levels=levels)
         yield Case(f"{short}_y", _make((45,), 64, 48, kind=kind, y_static=0.08, residual=True), gelu, levels=levels)
     for activation in ("relu", "gelu_erf", "gelu_tanh", "silu"):
         yield Case(activation, _make((3, 9), 40, 56), {"activation": activation})

@@ -15,6 +15,8 @@ from .gpu_rows import multiples, not_float32, over_rows, ready, takes
 _LEAST_ROWS = 256  # below, there is not a tile for each team
 _TILE, _DEPTH = 128, 128
 _STAGES = 5
+_MOST_STAGES, _LEAST_STAGES = 6, 4  # beside weights that stay in shared memory
+_ROOM = 224 << 10  # bytes of shared memory for operands and results
 
 
 def supports(call: Call) -> str | None:
@@ -28,11 +30,28 @@ def supports(call: Call) -> str | None:
     return not_float32(call) or multiples(call, 16) or least_rows(call, _LEAST_ROWS)
 
 
+def stages_for(k: int, result_bytes: int) -> tuple[int, bool]:
+    """Buffers of the ring, and whether the weights of a column of tiles stay in shared memory beside it.
+
+    They do where a result of eight bits and few steps along K leave room: half of the copies are spared. Results in
+    halves leave too short a ring.
+    """
+    slab = _TILE * _DEPTH
+    left = (_ROOM - 2 * _TILE * _TILE * result_bytes) // slab - blocks(k, _DEPTH)
+    if result_bytes > 1 or left < _LEAST_STAGES:
+        return _STAGES, False
+    return min(left, _MOST_STAGES), True
+
+
 def bind(call: Call) -> Bound:
     """QuantLinear by this kernel for any number of rows."""
     from .gpu_hopper_kernel import quant_alternating
 
     made, kind, overlap = ready(call), call.attributes["activation"], may_overlap(call)
+    given = call.outputs[0]
+    assert given is not None
+    stages, resident = stages_for(made.k, given.type.torch.itemsize)
+    short = kind == "gelu_erf" and given.dtype == "float8_e4m3" and made.y_factor is None and call.inputs[4] is None
     weight = aligned(made.weight)
     operand, block = [_TILE, _DEPTH], [_TILE, _TILE]
 
@@ -48,7 +67,7 @@ def bind(call: Call) -> Bound:
         quant_alternating[(programs,)](
             map_of(aligned(x), operand), map_of(weight, operand), map_of(target, block),
             made.scales, made.columns, made.shift, row_scale, row_zero, residual, *made.tail, len(x), programs,
-            made.n, made.k, _STAGES, kind, overlap, num_warps=4, launch_pdl=overlap,
+            made.n, made.k, stages, kind, resident, short, overlap, num_warps=4, launch_pdl=overlap,
         )  # fmt: skip
         if target is not y:
             y.copy_(target)

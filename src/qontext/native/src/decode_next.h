@@ -9,7 +9,7 @@ namespace qx {
 namespace QX_NS {
 
 template <class Cached, class Places>
-class Ahead {
+class NextRows {
     const Cached* const* key_ = nullptr;  // the next row is `offset_` behind this address; `left_` rows are of one head
     int64_t left_ = 0, offset_ = 0;
 
@@ -40,7 +40,7 @@ class Ahead {
 
 public:
     // A block is read by its keys and then its values, those by units of tokens, a unit head by head.
-    Ahead(int64_t unit, int64_t heads, int64_t head_step, int64_t part_step, int64_t size) : unit_(unit), heads_(heads), head_step_(head_step), part_step_(part_step), size_(size) {}
+    NextRows(int64_t unit, int64_t heads, int64_t head_step, int64_t part_step, int64_t size) : unit_(unit), heads_(heads), head_step_(head_step), part_step_(part_step), size_(size) {}
 
     void enter(const Places* block, const Places* next) {
         blocks_[0] = block;
