@@ -10,7 +10,7 @@ from ..gluon_maps import map_of
 from ..gpu_launch import blocks, may_overlap, not_hopper
 from ..linear.gpu_persistent import multiprocessors
 from ..linear.gpu_rows import aligned, least_rows
-from .gpu_rows import multiples, not_float32, over_rows, ready, takes
+from .gpu_rows import Ready, multiples, not_float32, over_rows, ready, takes
 
 _LEAST_ROWS = 256  # below, there is not a tile for each team
 _TILE, _DEPTH = 128, 128
@@ -30,15 +30,21 @@ def supports(call: Call) -> str | None:
     return not_float32(call) or multiples(call, 16) or least_rows(call, _LEAST_ROWS)
 
 
-def stages_for(k: int, result_bytes: int) -> tuple[int, bool]:
+def short_gelu(call: Call, made: Ready) -> bool:
+    """Whether the result is the exact GELU in e4m3 and nothing else, for which the kernel has a form of its own."""
+    y, attributes = call.outputs[0], call.attributes
+    alone = made.y_factor is None and call.inputs[4] is None
+    return alone and attributes["activation"] == "gelu_erf" and y is not None and y.dtype == "float8_e4m3"
+
+
+def stages_for(k: int, gelu: bool) -> tuple[int, bool]:
     """Buffers of the ring, and whether the weights of a column of tiles stay in shared memory beside it.
 
-    They do where a result of eight bits and few steps along K leave room: half of the copies are spared. Results in
-    halves leave too short a ring.
+    They do where few steps along K leave room and the epilogue is long (`gelu`: that of `short_gelu`): half of the
+    copies are spared. Results in halves would leave too short a ring.
     """
-    slab = _TILE * _DEPTH
-    left = (_ROOM - 2 * _TILE * _TILE * result_bytes) // slab - blocks(k, _DEPTH)
-    if result_bytes > 1 or left < _LEAST_STAGES:
+    left = (_ROOM - 2 * _TILE * _TILE) // (_TILE * _DEPTH) - blocks(k, _DEPTH)
+    if not gelu or left < _LEAST_STAGES:
         return _STAGES, False
     return min(left, _MOST_STAGES), True
 
@@ -48,10 +54,8 @@ def bind(call: Call) -> Bound:
     from .gpu_hopper_kernel import quant_alternating
 
     made, kind, overlap = ready(call), call.attributes["activation"], may_overlap(call)
-    given = call.outputs[0]
-    assert given is not None
-    stages, resident = stages_for(made.k, given.type.torch.itemsize)
-    short = kind == "gelu_erf" and given.dtype == "float8_e4m3" and made.y_factor is None and call.inputs[4] is None
+    short = short_gelu(call, made)
+    stages, resident = stages_for(made.k, short)
     weight = aligned(made.weight)
     operand, block = [_TILE, _DEPTH], [_TILE, _TILE]
 
