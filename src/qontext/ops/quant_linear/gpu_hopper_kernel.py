@@ -9,7 +9,7 @@ rounding, store) then runs beside the matrix products of the other. A result goe
 tensor map stores it.
 
 RESIDENT: a program takes neighbouring tiles, column after column, and keeps the weights of a column in shared memory;
-the ring holds x alone. SHORT: the result is the exact GELU in e4m3, without residual and y_factor, in a form of its own.
+the ring holds x alone. SHORT: the result is the exact GELU in e4m3, no residual, no y_factor, in a form of its own.
 """
 
 # mypy: ignore-errors
