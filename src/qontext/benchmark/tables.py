@@ -181,7 +181,9 @@ def decode_attention(record: Record) -> str:
     speed, load = record["sum_gigabytes_per_second"], record["load_average"]
     said = f"{sizes}; torch.sum reads {speed:.1f} GB/s; load average {load}."
     if record.get("one_thread"):
-        said += " One thread, by the time that it ran; (other) is the build of the library before this one."
+        said += " One thread, by the time that it ran."
+    if any("(other)" in row["variant"] for row in record["rows"]):
+        said += " (other) is the build of the library before this one."
     return f"{grid(head, rows)}\n\n{said}"
 
 
