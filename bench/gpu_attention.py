@@ -1,6 +1,7 @@
 """Times our GPU attention kernels against PyTorch's on one GPU; every kernel is checked against float32 first.
 
-Usage: python bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--no-peers] [--flashinfer WORD ...] [--tiles]
+Usage: python bench/gpu_attention.py [--output FILE] [--cases WORD ...] [--kernels WORD ...] [--no-peers]
+           [--flashinfer WORD ...] [--tiles]
 
 The rate counts useful work: 4 * N * D operations for each query and key of the same sequence that attend (half of them
 when causal), padding and masked parts of tiles not at all. Each figure is the median of CUDA graph replays.
@@ -25,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from qontext.benchmark.gpu_flashinfer import ragged_attention
 from qontext.benchmark.gpu_replay import replayed
 from qontext.benchmark.machine import machine
-from qontext.dtypes import from_torch, relative_rms
+from qontext.dtypes import by_name, from_torch, relative_rms
 from qontext.ops.attention_common import gpu
 from qontext.ops.attention_common.gpu_choice import Tile
 from qontext.ops.call import Call, Kernel
@@ -40,6 +41,7 @@ OP, ATTENTION, QUANT = (BY_NAME[name] for name in ("QKVToContext", "Attention", 
 IN_BYTES = 0.01  # relative error against the reference of the same bytes: some round the other way
 IN_FP8 = 0.015  # the same of a context in float8_e4m3, whose steps are 0.06 to 0.12
 MOST_IN_BYTES = 512  # tokens of a sequence: the reference holds all probabilities in float64
+FP8 = "float8_e4m3"
 Run = Callable[[], Any]
 
 
@@ -87,8 +89,9 @@ def cases() -> list[Case]:
 class Bench:
     """One case: its inputs, the float32 result, and what has been measured."""
 
-    def __init__(self, case: Case):
+    def __init__(self, case: Case, words: Sequence[str] = ()):
         self.case = case
+        self.words = words  # of the names of the kernels to time; none: all
         generator = torch.Generator("cuda").manual_seed(1)
         tokens = sum(case.lengths)
         width = 3 * case.heads * case.size
@@ -118,6 +121,8 @@ class Bench:
         checked: what its first rows have to be and the error allowed there, where that is not attention in float32; how
             far the whole is from that is the row's "error" all the same.
         """
+        if self.words and not any(word in name for word in self.words):
+            return
         row: dict[str, Any] = {"case": self.case.name, "kernel": name}
         try:
             run()
@@ -153,6 +158,24 @@ class Bench:
             name or kernel.name, lambda: bound(inputs, [out, None, None]), lambda: out.unflatten(1, (case.heads, -1))
         )
 
+    def writing_fp8(self, kernel: Kernel) -> None:
+        """One of the operator's kernels with a context in float8_e4m3, as an engine in fp8 runs it."""
+        case, longest = self.case, torch.tensor(self.longest, dtype=torch.int32)
+        by = 2 * self.want.abs().max() / MOST
+        inputs = [self.qkv, None, None, None, self.cu, longest, None, by, None, None]
+        attributes = {"num_heads": case.heads, "layout": "T (three N D)", "kind": case.kind, "eight_bits": FP8}
+        call = with_constants(call_of(OP, inputs, attributes, (True, False, False), device_of("cuda")), inputs)
+        if kernel.supports(call) is not None:
+            return
+        out = torch.empty(self.want.flatten(1).shape, dtype=torch.float8_e4m3fn, device="cuda")
+        bound = kernel.bind(call)
+        self.measure(
+            f"{kernel.name}, context in fp8",
+            lambda: bound(inputs, [out, None, None]),
+            lambda: (out.float() * by).unflatten(1, (case.heads, -1)),
+            (self.want, by_name(FP8).tolerance),
+        )
+
     def in_eight_bits(self) -> None:
         """Attention in int8 and float8_e4m3: made of floats by scales that are found or given, and eight bits in and
         out. Scales of float8_e4m3 leave room for as much again, as those of a build do.
@@ -169,7 +192,7 @@ class Bench:
         stored = (self.qkv.float() / scale).round().to(torch.int8)
         stored8 = (self.qkv.float() / scale8).to(torch.float8_e4m3fn)
         shared = {"num_heads": case.heads, "layout": "T (three N D)", "kind": case.kind}
-        step, fp8 = {"dq_probs": 1 / 127}, {"eight_bits": "float8_e4m3"}
+        step, fp8 = {"dq_probs": 1 / 127}, {"eight_bits": FP8}
         variants: list[tuple[str, torch.Tensor, torch.Tensor | None, torch.Tensor | None, dict[str, Any]]] = [
             ("int8, scales found", self.qkv, None, None, {}),
             ("int8, scales given", self.qkv, scale, None, {}),
@@ -186,7 +209,8 @@ class Bench:
             call = call_of(QUANT, inputs, {**shared, **more}, (True,), device_of("cuda"))
             call = with_constants(call, inputs)
             for kernel in kernels_of(QUANT, "cuda"):
-                if kernel.supports(call) is None:
+                wanted = not self.words or any(word in f"{kernel.name}, {name}" for word in self.words)
+                if wanted and kernel.supports(call) is None:
                     self._in_eight_bits(kernel, name, call, inputs)
 
     def _in_eight_bits(self, kernel: Kernel, name: str, call: Call, inputs: Sequence[torch.Tensor | None]) -> None:
@@ -201,17 +225,18 @@ class Bench:
 
         want = self._scheme(inputs, dict(call.attributes))
         wide = want if by is None else want * float(by)
-        checked = wide.to(out.device).float(), IN_FP8 if result.dtype == "float8_e4m3" else IN_BYTES
+        checked = wide.to(out.device).float(), IN_FP8 if result.dtype == FP8 else IN_BYTES
         self.measure(f"{kernel.name}, {name}", lambda: bound(inputs, [out]), shown, checked)
 
     def _scheme(self, inputs: Sequence[torch.Tensor | None], attributes: dict[str, Any]) -> torch.Tensor:
-        """What the reference of attention over bytes gives for the first sequence, `[S, N, D]` on the host."""
+        """What the reference of attention in eight bits gives for the first sequence, `[S, N, D]` in float64."""
         count = self.case.lengths[0]
         qkv = inputs[0]
         assert qkv is not None
-        own = [None if x is None else x.cpu() for x in inputs]
-        own[0] = qkv[:count].cpu() if qkv.itemsize == 1 else qkv[:count].cpu().double()
-        own[4], own[5] = torch.tensor([0, count], dtype=torch.int32), torch.tensor(count, dtype=torch.int32)
+        own = list(inputs)
+        own[0] = qkv[:count] if qkv.itemsize == 1 else qkv[:count].double()
+        own[4] = torch.tensor([0, count], dtype=torch.int32, device=qkv.device)
+        own[5] = torch.tensor(count, dtype=torch.int32)
         found = QUANT.reference(*own, **attributes)
         context = found[0] if isinstance(found, tuple) else found
         return context.double().unflatten(1, (self.case.heads, -1))
@@ -309,6 +334,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--cases", nargs="+", default=[], help="only cases whose names contain one of these")
+    parser.add_argument("--kernels", nargs="+", default=[], help="only kernels whose names contain one of these")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument(
         "--flashinfer", nargs="+", default=[""], metavar="WORD", help="only for such cases: it compiles for minutes"
@@ -324,9 +350,11 @@ def main() -> None:
     for case in cases():
         if options.cases and not any(word in case.name for word in options.cases):
             continue
-        bench = Bench(case)
+        bench = Bench(case, options.kernels)
         for kernel in kernels_of(OP, "cuda"):
             bench.ours(kernel)
+            if kernel.name == "hopper.attention":
+                bench.writing_fp8(kernel)
         bench.in_eight_bits()
 
         if case.even:

@@ -1,9 +1,10 @@
-"""How often int8 engines of the demo BERT fill a mask with the same word as float32; writes JSON.
+"""How often engines of the demo BERT in int8 and fp8 fill a mask with the same word as float32; writes JSON.
 
 Usage: python bench/int8_agreement.py [--output FILE] [--every N]
 
 Asks the held-out questions of `training/demo_bert` (phrasings that training never saw, over all facts), every N-th of
-them with `--every N`. Calibration sees 128 of the development questions.
+them with `--every N`. Calibration sees 128 of the development questions. On a machine without a GPU, fp8 is computed by
+the references of the operators.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fp8_somewhere import fp8_somewhere
 
 import qontext as qx
 from qontext.benchmark.machine import machine
 from qontext.errors import QontextError
 from qontext.importers import import_model
+from qontext.quant.recipe import int8_share
 from qontext.tasks.samples import text_batches
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +43,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         }
         for bits, group in ((8, 128), (4, 128), (4, 64), (4, 32))
     },
+    "fp8": {"precision": "fp8", "device": "cuda"},
+    "fp8 calibrated": {"precision": "fp8", "device": "cuda", "samples": True},
 }
 
 
@@ -53,8 +58,8 @@ def filled(engine: qx.Engine, model: Any, sentences: list[str], mask_id: int) ->
     """The likeliest token at the mask of each sentence."""
     best = []
     for batch in text_batches(sentences, model, 64):
-        logits = engine.run(batch)["logits"]
-        best.append(torch.as_tensor(logits)[batch["input_ids"] == mask_id].argmax(-1))
+        logits = torch.as_tensor(engine.run(batch)["logits"]).cpu()
+        best.append(logits[batch["input_ids"] == mask_id].argmax(-1))
     return torch.cat(best)
 
 
@@ -72,19 +77,20 @@ def main() -> None:
     samples = list(text_batches([sentence for sentence, _ in asked("dev", 40)][:128], model))
     want = filled(qx.build(model, tune=False), model, sentences, mask)
     record: dict[str, Any] = {
-        "what": "int8 fill-mask agreement",
+        "what": "fill-mask agreement in int8 and fp8",
         "machine": machine(),
         "questions": len(pairs),
         "right_in_float32": float((want == right).float().mean()),
         "rows": [],
     }
     for name, preset in PRESETS.items():
-        settings = dict(preset)
+        settings = {"precision": "int8", **preset}
         if settings.pop("samples", False):
             settings["calibration"] = samples
         try:
-            engine = qx.build(model, "int8", tune=False, **settings)
-            got = filled(engine, model, sentences, mask)
+            with fp8_somewhere() as by:
+                engine = qx.build(model, tune=False, **settings)
+                got = filled(engine, model, sentences, mask)
         except QontextError as error:
             record["rows"].append({"preset": name, "failed": str(error).splitlines()[0]})
             continue
@@ -92,7 +98,8 @@ def main() -> None:
             "preset": name,
             "same_as_float32": float((got == want).float().mean()),
             "right": float((got == right).float().mean()),
-        }
+            "share": int8_share(engine.compiled.quantised),
+        } | ({"fp8_by": by} if settings["precision"] == "fp8" else {})
         record["rows"].append(row)
         print(f"{name:28s} same {row['same_as_float32']:.2%}  right {row['right']:.2%}", flush=True)
     target = Path(options.output)

@@ -65,8 +65,11 @@ def presets() -> dict[str, dict[str, Any]]:
     }
 
 
-def build_seconds(count: int = 128, length: int = 64, say: Say = print) -> dict[str, Any]:
-    """Seconds that builds of BERT-base take with calibration on `count` sentences of random tokens, by preset."""
+def build_seconds(count: int = 128, length: int = 64, say: Say = print, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Seconds that builds of BERT-base take with calibration on `count` sentences of random tokens, by preset.
+
+    only: names of presets; none for all.
+    """
     torch.manual_seed(1)
     base = random_encoder("base")
     given = torch.Generator().manual_seed(3)
@@ -84,7 +87,7 @@ def build_seconds(count: int = 128, length: int = 64, say: Say = print) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         base.save_pretrained(folder)
         for name, preset in presets().items():
-            if preset.get("samples"):
+            if preset.get("samples") and (not only or name in only):
                 start = time.perf_counter()
                 qontext_engine(Path(folder), batches, preset)
                 row = {"preset": name, "seconds": time.perf_counter() - start}

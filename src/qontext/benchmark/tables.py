@@ -181,7 +181,9 @@ def decode_attention(record: Record) -> str:
     speed, load = record["sum_gigabytes_per_second"], record["load_average"]
     said = f"{sizes}; torch.sum reads {speed:.1f} GB/s; load average {load}."
     if record.get("one_thread"):
-        said += " One thread, by the time that it ran; (other) is the build of the library before this one."
+        said += " One thread, by the time that it ran."
+    if any("(other)" in row["variant"] for row in record["rows"]):
+        said += " (other) is the build of the library before this one."
     return f"{grid(head, rows)}\n\n{said}"
 
 
@@ -225,6 +227,8 @@ def int8_agreement(record: Record) -> str:
     """How often a mask is filled as in float32."""
     rows = [[r["preset"], f"{r['same_as_float32']:.2%}", f"{r['right']:.2%}"] for r in record["rows"]]
     said = f"{record['questions']} held-out questions, of which float32 answers {record['right_in_float32']:.2%} right."
+    by = [r["fp8_by"] for r in record["rows"] if "fp8_by" in r]
+    said += f" fp8 by {by[0]}." if by else ""
     return "\n\n".join([grid(["demo BERT", "same word as float32", "right word"], rows), said])
 
 
@@ -305,7 +309,7 @@ TABLES: Sequence[tuple[str, str, Table]] = (
     ("encoders", "Encoders on a CPU against peers", encoders),
     ("int8-accuracy", "int8 on a CPU: accuracy beside speed", int8_accuracy),
     ("minilm-accuracy", "MiniLM in few bits: accuracy by precision and rounding", minilm_accuracy),
-    ("int8-agreement", "int8 on a CPU: the same word in a mask", int8_agreement),
+    ("int8-agreement", "Demo BERT in int8 and fp8: the same word in a mask", int8_agreement),
     ("int8-build", "int8 on a CPU: builds with calibration", int8_build),
     ("decode-attention", "Attention of the generation phase on a CPU", decode_attention),
     ("generate-steps", "A step of a small decoder on a CPU", generate_steps),

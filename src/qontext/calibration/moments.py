@@ -1,6 +1,7 @@
 """Gathers, while samples run, what the rounding of weights has to know of what layers read."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,8 +10,20 @@ from ..builder.plan import Step
 from ..quant.moments import Moments
 from .watch import Runner, linear_steps, watch
 
-MOST_ROWS = 4096  # tokens that are looked at, evenly spread over the samples
+# Tokens that are looked at, evenly spread over the samples: products of rows cost the square of the columns, so wide
+# layers get fewer of them.
+MOST_ROWS = 16_384
+MOST_WORK = 4096 * 3072**2
 MOST_BYTES = 4 << 30  # of moments, for all layers together
+
+
+@dataclass
+class _Tensor:
+    """A tensor that layers read: the layer that is looked at for it, the rows that passed, its moments."""
+
+    layer: str
+    rows: int = 0
+    moments: Moments = field(default_factory=Moments)
 
 
 class Watching:
@@ -20,35 +33,39 @@ class Watching:
     """
 
     def __init__(self, runner: Runner, batches: Sequence[Mapping[str, Any]]) -> None:
-        tokens = sum(max(torch.as_tensor(v).numel() for v in batch.values()) for batch in batches)
-        self._every = max(1, -(-tokens // MOST_ROWS))
-        self._by_slot: dict[int, Moments] = {}
-        self._of: dict[str, int] = {}
-        self._first: dict[int, str] = {}
         self._runner, self._batches = runner, batches
+        self._tokens = sum(max(torch.as_tensor(v).numel() for v in batch.values()) for batch in batches)
+        self._tensors: dict[int, _Tensor] = {}
+        self._of: dict[str, _Tensor] = {}
+        self._began = False
         left = MOST_BYTES
         for step in linear_steps(runner.compiled.programs["encode"]):
             slot, weight = step.inputs[0], step.call.inputs[1]
             assert weight is not None and weight.constant is not None
-            if slot not in self._by_slot:
+            if slot not in self._tensors:
                 needed = 4 * weight.constant.shape[1] ** 2
                 if needed > left:
                     continue
                 left -= needed
-                self._by_slot[slot] = Moments()
-                self._first[slot] = step.name
-            self._of[step.name] = slot
-        self.began = False  # whether anything was seen
+                self._tensors[slot] = _Tensor(step.name)
+            self._of[step.name] = self._tensors[slot]
 
     def seen(self, step: Step, x: torch.Tensor, y: torch.Tensor) -> None:
         """What `watch` calls. Raises CalibrationError for NaN or infinity in x."""
-        self.began = True
-        slot = self._of.get(step.name)
-        if slot is not None and self._first[slot] == step.name:
-            self._by_slot[slot].add(x.reshape(-1, x.shape[-1])[:: self._every], step.name)
+        self._began = True
+        read = self._of.get(step.name)
+        if read is None or read.layer != step.name:
+            return
+        flat = x.reshape(-1, x.shape[-1])
+        most = min(MOST_ROWS, MOST_WORK // flat.shape[1] ** 2)
+        if most < self._tokens:
+            first = torch.arange(read.rows, read.rows + len(flat), device=flat.device) * most
+            read.rows += len(flat)
+            flat = flat[(first + most) // self._tokens > first // self._tokens]
+        read.moments.add(flat, step.name)
 
     def found(self) -> dict[str, Moments]:
         """By name of the layer; runs the samples if calibration had no need to."""
-        if not self.began:
+        if not self._began:
             watch(self._runner, self._batches, self.seen, lambda outputs: None)
-        return {name: self._by_slot[slot] for name, slot in self._of.items()}
+        return {name: read.moments for name, read in self._of.items()}

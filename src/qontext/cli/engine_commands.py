@@ -33,7 +33,7 @@ def build_command(
     smooth: Annotated[bool, typer.Option(help="int8: smooth outliers")] = True,
     compensate: Annotated[bool, typer.Option(help="with samples: round weights with compensation")] = True,
     max_error: Annotated[float | None, typer.Option(help="int8: largest error on the samples")] = None,
-    attention: Annotated[bool, typer.Option(help="int8: attention multiplies bytes too")] = False,
+    attention: Annotated[bool, typer.Option(help="int8, fp8: attention multiplies eight bits too")] = False,
     weight_bits: Annotated[int, typer.Option(help="with --activations none: 8, or 4 in groups")] = 8,
     group: Annotated[int, typer.Option(help="values along K that share a scale, with --weight-bits 4")] = 128,
     json: Json = False,

@@ -52,7 +52,7 @@ class Recipe:
     place: where weights are rounded
     kind: what is multiplied, "int8" or "float8_e4m3"
     group:     with weights_only: weights are int4 in groups of that many along K; 0 for int8
-    attention: attention multiplies bytes too
+    attention: attention multiplies eight bits too
     magnitudes: largest of Q, K and V by name of the attention, for static scales; without them they are found at run
                 time
     source:    where the magnitudes come from

@@ -10,7 +10,11 @@ namespace QX_NS {
 
 #if defined(__AVX512BF16__)
 
-constexpr int64_t values_at_once = 32, most_steps = 4;
+constexpr int64_t most_steps = 4;
+
+// Values that a level-1 cache holds while all rows are worked on: those that are widened first are written to it besides.
+template <class C>
+constexpr int64_t values_at_once = holds_pairs<C> ? 16 : 32;
 
 // Values of bfloat16, each `offset` behind its address, two tokens' interleaved as they are read.
 struct ValuesInPlace {
@@ -42,7 +46,7 @@ struct ValuesAsPairs {
 // sums [2][ld] += weights [2][weight_ld] times `count` tokens' values in 32 N columns; `ahead` is called once for two
 // tokens. Behind an odd count the weight is zero.
 template <int N, class Values, class Fn>
-__attribute__((noinline)) static void add_values(const uint16_t* weights, int64_t weight_ld, Values values, int64_t count, float* sums, int64_t ld, Fn ahead) {
+__attribute__((noinline)) static void add_values(const uint16_t* weights, int64_t weight_ld, Values values, int64_t count, float* sums, int64_t ld, Fn&& ahead) {
     V sum[2][2 * N];
 #pragma GCC unroll 2
     for (int r = 0; r < 2; ++r)

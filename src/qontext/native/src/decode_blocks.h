@@ -44,7 +44,7 @@ public:
         void* base = nullptr;
         for (int pass = 0; pass < 2; ++pass) {
             Carver carve(base);
-            room = carve.take<uint16_t>(holds_pairs<C> ? 0 : size_t(values_at_once * size));
+            room = carve.take<uint16_t>(holds_pairs<C> ? 0 : size_t(values_at_once<C> * size));
             for (int64_t h = 0; h < task.heads; ++h) {
                 Work& w = work[h];
                 take(carve, w.head);
@@ -121,8 +121,8 @@ private:
 
     void add(const Work& w, const Places& here, int64_t begin, int64_t offset) {
         const auto next = [this] { ahead.row(); };
-        for (int64_t j = begin, end = unit_end(here, begin); j < end; j += values_at_once) {
-            const int64_t count = end - j < values_at_once ? end - j : values_at_once;
+        for (int64_t j = begin, end = unit_end(here, begin); j < end; j += values_at_once<C>) {
+            const int64_t count = end - j < values_at_once<C> ? end - j : values_at_once<C>;
             if constexpr (!holds_pairs<C>) widen_values<C>(here.keys + j, offset, count, size, room, next);
             for (int64_t c = 0; c < size; c += most_steps * pair_step) {
                 if constexpr (holds_pairs<C>) add_columns(w, ValuesInPlace{here.keys + j, offset + c}, j, count, c, next);

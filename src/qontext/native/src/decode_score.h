@@ -51,7 +51,7 @@ struct KeysInLine {
 // scores [4][ld] of queries [4][size] and sixteen keys; `ahead` is called once a key.
 // Steps is size / 32 where it is known: the queries then stay in registers.
 template <int Steps, class Keys, class Fn>
-__attribute__((noinline)) static void score_keys(const uint16_t* q, Keys keys, int64_t size, float factor, float* scores, int64_t ld, Fn ahead) {
+__attribute__((noinline)) static void score_keys(const uint16_t* q, Keys keys, int64_t size, float factor, float* scores, int64_t ld, Fn&& ahead) {
     constexpr int held = Steps ? Steps : 1;
     __m512bh query[4][held];
     if constexpr (Steps != 0)

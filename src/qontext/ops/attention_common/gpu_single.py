@@ -9,7 +9,8 @@ from .gpu_teams import Teams, map_of, multiprocessors
 from .problem import Problem
 
 KEYS = 128  # the longest sequence
-_TILE, _STAGES = 64, 4
+_TILE = 64
+_STAGES = 3  # as many as teams: a team comes back to places that it read before, and knows which fill it waits for
 
 
 def bind_single(call: Call) -> Teams:
