@@ -28,16 +28,17 @@ State = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Noted:
-    """A tape, the values from outside that it reads (`same`: at their own place, or `copies`), its results; by slot."""
+    """A tape, the values from outside that it reads (`same`: at their own place, with the address, or `copies`), its
+    results; by slot."""
 
     tape: Tape
-    same: Mapping[int, torch.Tensor]
+    same: Mapping[int, tuple[torch.Tensor, int]]
     copies: Mapping[int, torch.Tensor]
     results: Mapping[int, torch.Tensor]
 
     def takes(self, table: Sequence[Any]) -> bool:
         """Whether the values of a run lie where the tape reads them."""
-        return all(table[s] is t for s, t in self.same.items()) and all(
+        return all(table[s] is t and t.data_ptr() == address for s, (t, address) in self.same.items()) and all(
             table[s].shape == t.shape and table[s].dtype == t.dtype for s, t in self.copies.items()
         )
 
@@ -107,7 +108,7 @@ class Stretch:
         if len(calls) != len(self._steps) or not even:
             self._noted[sizes] = None
             return
-        same = {slot: t for slot, t in given.items() if slot not in copies}
+        same = {slot: (t, t.data_ptr()) for slot, t in given.items() if slot not in copies}
         results = {slot: table[slot] for slot in self._results}
         self._noted[sizes] = _Noted(Tape(functions().qx_replay, calls), same, copies, results)
 
