@@ -7,7 +7,7 @@ import torch
 
 from ..ops.quant_linear.levels import levels_of
 from ..ops.quant_linear.op import OP as QUANT_LINEAR
-from .quantised_pairs import parameters
+from .quantised_pairs import scale_of_bytes
 from .rewriter import Rewriter
 from .rule import Conditions, Rule
 
@@ -31,12 +31,7 @@ def check(node: ir.Node, rewriter: Rewriter) -> Found:
     seen.depth += 1
     into = seen.found(rewriter.producer(back.inputs[0]), "what is dequantised is an input or a constant", back)
     seen.holds(into.op_type == "QuantizeLinear", f"what is dequantised comes from {into.op_type}", back)
-    scale, zero, dtype = parameters(seen, rewriter, into)
-    again, middle, _ = parameters(seen, rewriter, back)
-    same = again == scale and middle == zero
-    seen.holds(same, f"it is quantised by {scale:g} ({zero}) and dequantised by {again:g} ({middle})", back)
-    seen.holds(dtype in (torch.uint8, torch.int8), f"it becomes {dtype}, the kernels multiply bytes", into)
-    seen.holds(scale > 0, f"its scale is {scale:g}", into)
+    scale, zero, dtype = scale_of_bytes(seen, rewriter, into, back)
     plain = all(rewriter.input(node, i) is None for i in range(4, 7))
     seen.holds(plain, "the Linear has scales already")
     weight = seen.found(rewriter.constant(node.inputs[1]), "the weight is no constant")

@@ -44,19 +44,27 @@ def pair_before(seen: Conditions, rewriter: Rewriter, reader: ir.Node, index: in
     into = None if back is None else rewriter.producer(back.inputs[0], "QuantizeLinear")
     if back is None or into is None or into.inputs[0] is None:
         return None
-    scale, zero, dtype = parameters(seen, rewriter, into)
-    again, middle, _ = parameters(seen, rewriter, back)
-    same = again == scale and middle == zero
-    seen.holds(same, f"it is quantised by {scale:g} ({zero}) and dequantised by {again:g} ({middle})", back)
-    seen.holds(dtype in (torch.uint8, torch.int8), f"it becomes {dtype}, the kernels multiply bytes", into)
-    seen.holds(scale > 0, f"its scale is {scale:g}", into)
+    scale, zero, dtype = scale_of_bytes(seen, rewriter, into, back)
     alone = rewriter.only_consumer(into.outputs[0]) is back and rewriter.only_consumer(back.outputs[0]) is reader
     once = sum(use.node is reader for use in back.outputs[0].uses()) == 1
     seen.holds(alone and once, "what it holds is read elsewhere too", into)
     return Pair(into, back, reader, index, scale, (0 if dtype == torch.uint8 else -128) - zero)
 
 
-def parameters(seen: Conditions, rewriter: Rewriter, node: ir.Node) -> tuple[float, int, torch.dtype]:
+def scale_of_bytes(
+    seen: Conditions, rewriter: Rewriter, into: ir.Node, back: ir.Node
+) -> tuple[float, int, torch.dtype]:
+    """Scale, zero and type of a pair whose halves agree, and that makes bytes by a positive scale."""
+    scale, zero, dtype = _parameters(seen, rewriter, into)
+    again, middle, _ = _parameters(seen, rewriter, back)
+    same = again == scale and middle == zero
+    seen.holds(same, f"it is quantised by {scale:g} ({zero}) and dequantised by {again:g} ({middle})", back)
+    seen.holds(dtype in (torch.uint8, torch.int8), f"it becomes {dtype}, the kernels multiply bytes", into)
+    seen.holds(scale > 0, f"its scale is {scale:g}", into)
+    return scale, zero, dtype
+
+
+def _parameters(seen: Conditions, rewriter: Rewriter, node: ir.Node) -> tuple[float, int, torch.dtype]:
     """Scale, zero and type of a pair's half, which must be constants of one element."""
     scale = seen.found(rewriter.constant(node.inputs[1]), "the scale is no constant", node)
     zero = rewriter.constant(rewriter.input(node, 2))

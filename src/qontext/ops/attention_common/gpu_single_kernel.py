@@ -22,10 +22,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from ..eight_bits_kernel import in_eight_bits
-from ..gluon_names import load_tile, store_tile, thread_barrier
+from ..gluon_names import load_tile, thread_barrier
 from .gpu_hopper_kernel import TILE
-from .gpu_teams_kernel import FAR_ROW
+from .gpu_teams_kernel import FAR_ROW, hand_out
 from .gpu_tiles import counted, sequence
 
 KEYS = gl.constexpr(128)
@@ -82,7 +81,6 @@ def compute(
     HEADS: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """One team: every third tile of 64 queries."""
-    held_factor, held_inverse, held_zero = held_as
     q_map, _, _, out_map = maps
     _, _, _, out_head = strides
     bounds_q, bounds_k, counts = bounds
@@ -117,18 +115,8 @@ def compute(
         acc = warpgroup_mma_wait(0, deps=[acc])
         mbarrier.arrive(empty.index(slot), count=1)
         share = 1.0 / gl.where(total == 0.0, 1.0, total)
-        acc = acc * gl.convert_layout(share, gl.SliceLayout(1, acc_layout))[:, None]
-        if held_factor is not None:
-            place = gl.arange(0, D, layout=gl.SliceLayout(0, acc_layout))
-            acc *= gl.load(held_factor + head * D + place)[None, :]
-        if held_inverse is not None:
-            context = in_eight_bits(acc, held_inverse, held_zero, out_map.dtype)
-        else:
-            context = acc.to(out_map.dtype)
-        tma.store_wait(0)
-        result.reshape([TILE, D]).store(context)
-        fence_async_shared()
-        store_tile(out_map, [FAR_ROW, end, FAR_ROW - count + half * TILE, head * out_head], result)
+        at = [FAR_ROW, end, FAR_ROW - count + half * TILE, head * out_head]
+        hand_out(acc, share, held_as, head, out_map, at, result, D)
     tma.store_wait(0)
 
 

@@ -136,12 +136,40 @@ def begin(query, keys, values, slot, fill, scale, WIDTH: gl.constexpr, D: gl.con
 
 
 @gluon.jit
+def hand_out(acc, share, held_as, head, out_map, at, result, D: gl.constexpr):
+    """Stores a tile of the context, sums times the `share` of each row, by way of `result` in shared memory."""
+    held_factor, held_inverse, held_zero = held_as
+    layout: gl.constexpr = acc.type.layout
+    acc = acc * gl.convert_layout(share, gl.SliceLayout(1, layout))[:, None]
+    if held_factor is not None:
+        column = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
+        acc *= gl.load(held_factor + head * D + column)[None, :]
+    if held_inverse is not None:
+        context = in_eight_bits(acc, held_inverse, held_zero, out_map.dtype)
+    else:
+        context = acc.to(out_map.dtype)
+    tma.store_wait(0)
+    result.reshape([TILE, D]).store(context)
+    fence_async_shared()
+    store_tile(out_map, at, result)
+
+
+@gluon.jit
+def let_pass(count, filled, full, empty, SHIFT: gl.constexpr):
+    """A team without a part in a unit lets its `count` tiles of keys pass: one that ran ahead could not tell, from a
+    phase that is one bit, the fill it waits for from the fill two rounds of the ring before."""
+    for j in range(count):
+        slot = filled + j & (1 << SHIFT) - 1
+        mbarrier.wait(full.index(slot), (filled + j >> SHIFT) & 1)
+        mbarrier.arrive(empty.index(slot), count=1)
+
+
+@gluon.jit
 def compute(
     team, maps, held_as, strides, table, units, ring, scale, zero,
     HEADS: gl.constexpr, D: gl.constexpr, SHIFT: gl.constexpr,
 ):  # fmt: skip
     """One team: its tiles of queries, counted over all units of this program."""
-    held_factor, held_inverse, held_zero = held_as
     q_map, _, _, out_map = maps
     _, _, _, out_head = strides
     queries, keys, values, results, asked, taken, full, empty = ring
@@ -196,26 +224,10 @@ def compute(
                 top = best
             total = gl.sum(total, 1)
             share = 1.0 / gl.where(total == 0.0, 1.0, total)
-            acc = acc * gl.convert_layout(share, gl.SliceLayout(1, acc_layout))[:, None]
-            if held_factor is not None:
-                column = gl.arange(0, D, layout=gl.SliceLayout(0, acc_layout))
-                acc *= gl.load(held_factor + head * D + column)[None, :]
-            if held_inverse is not None:
-                context = in_eight_bits(acc, held_inverse, held_zero, out_map.dtype)
-            else:
-                context = acc.to(out_map.dtype)
-            tma.store_wait(0)
-            result.reshape([TILE, D]).store(context)
-            fence_async_shared()
             at = [FAR_ROW, end, FAR_ROW - left + mine * TILE, head * out_head]
-            store_tile(out_map, at, result)
+            hand_out(acc, share, held_as, head, out_map, at, result, D)
         else:
-            # A team without a part in this unit lets its keys pass: one that ran ahead could not tell, from a phase
-            # that is one bit, the fill it waits for from the fill two rounds of the ring before.
-            for j in range(gl.where(tiles > 0, key_tiles, 0)):
-                slot = filled + j & (1 << SHIFT) - 1
-                mbarrier.wait(full.index(slot), (filled + j >> SHIFT) & 1)
-                mbarrier.arrive(empty.index(slot), count=1)
+            let_pass(gl.where(tiles > 0, key_tiles, 0), filled, full, empty, SHIFT)
         handed += tiles
         filled += gl.where(tiles > 0, key_tiles, 0)
     tma.store_wait(0)

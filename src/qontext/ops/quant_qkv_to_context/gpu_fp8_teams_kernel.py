@@ -24,10 +24,18 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from ..attention_common.gpu_hopper_kernel import TILE
-from ..attention_common.gpu_teams_kernel import FAR_ROW, look_up, produce, summed, tiles_of, turns_of
+from ..attention_common.gpu_teams_kernel import (
+    FAR_ROW,
+    hand_out,
+    let_pass,
+    look_up,
+    produce,
+    summed,
+    tiles_of,
+    turns_of,
+)
 from ..attention_common.gpu_units_kernel import TEAMS
-from ..eight_bits_kernel import in_eight_bits
-from ..gluon_names import store_tile, thread_barrier
+from ..gluon_names import thread_barrier
 
 TOP = gl.constexpr(8.0)  # weights of a row end between 2^7 and 2^8
 ASKED = gl.constexpr(3)  # 2 ** 3 tiles of queries: those that teams work on, and the next ones
@@ -117,21 +125,11 @@ def compute(
             mbarrier.arrive(taken.index(own), count=1)
             whole = gl.sum(total, 1)
             share = factor / gl.where(whole == 0.0, 1.0, whole)
-            acc = acc * gl.convert_layout(share, gl.SliceLayout(1, acc_layout))[:, None]
-            if out_map.dtype == dtype:
-                context = in_eight_bits(acc, 1.0, 0.0, dtype)
-            else:
-                context = acc.to(out_map.dtype)
-            tma.store_wait(0)
-            result.reshape([TILE, D]).store(context)
-            fence_async_shared()
             at = [FAR_ROW, end, FAR_ROW - left + mine * TILE, head * out_head]
-            store_tile(out_map, at, result)
-        else:  # keys pass a team without a part in this unit, as in the kernel for halves
-            for j in range(gl.where(tiles > 0, key_tiles, 0)):
-                slot = filled + j & (1 << SHIFT) - 1
-                mbarrier.wait(full.index(slot), (filled + j >> SHIFT) & 1)
-                mbarrier.arrive(empty.index(slot), count=1)
+            held_as: gl.constexpr = (None, 1.0, 0.0) if out_map.dtype == dtype else (None, None, None)
+            hand_out(acc, share, held_as, head, out_map, at, result, D)
+        else:
+            let_pass(gl.where(tiles > 0, key_tiles, 0), filled, full, empty, SHIFT)
         handed += tiles
         filled += gl.where(tiles > 0, key_tiles, 0)
     tma.store_wait(0)
