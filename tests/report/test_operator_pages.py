@@ -8,6 +8,7 @@ import pytest
 from qontext.ops.catalogue import OPS
 from qontext.report.operator_pages import DOCS, FOLDER, pages
 
+pytest.importorskip("fast_sugiyama", reason="the pictures of the pages need it")
 MADE = pages()
 SECTIONS = ("## ONNX sub-graph", "## Every input", "## Notes on its kernels")
 
