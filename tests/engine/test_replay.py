@@ -69,6 +69,14 @@ def test_other_numbers_of_threads_are_noted_anew(engine):
         torch.set_num_threads(before)
 
 
+def test_every_step_has_its_lap(engine):
+    executor = executor_of(engine)
+    inputs = batch_of(6, 2) | {"position_ids": torch.arange(6).expand(2, 6).contiguous()}
+    for _ in range(3):  # noted, then replayed
+        laps = executor.laps(inputs)
+        assert len(laps) == len(executor.program.steps) and min(laps) >= 0
+
+
 def test_observed_runs_go_step_by_step(engine):
     executor = executor_of(engine)
     seen = []
@@ -117,6 +125,6 @@ def test_a_call_that_fails_is_named(engine, monkeypatch):
     for stretch in executor._stretches:
         for noted in stretch._noted.values():
             if noted is not None:
-                monkeypatch.setattr(noted.tape, "play", lambda: (1, 2))
+                monkeypatch.setattr(noted.tape, "play", lambda laps: (1, 2))
     with pytest.raises(InputError, match="cannot compute what these inputs lead to: status 2"):
         engine.run(b)

@@ -3,6 +3,7 @@
 import ctypes
 import struct
 import threading
+import time
 
 from qontext.native.library import functions
 from qontext.native.tape import Noted, Tape, recording
@@ -36,6 +37,10 @@ def test_calls_are_made_again_in_order():
     tape = Tape(functions().qx_replay, calls)
     assert tape.play() is None and tape.play() is None
     assert seen == [(n, n + 10) for n in range(5)] * 2
+    laps: list[float] = []
+    start = time.perf_counter()
+    assert tape.play(laps) is None
+    assert len(laps) == 5 and min(laps) > 0 and sum(laps) <= time.perf_counter() - start
 
 
 def test_the_first_that_fails_ends_it():

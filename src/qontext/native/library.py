@@ -81,7 +81,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "qx_quant_linear": (ctypes.c_char_p, _INT),
     "qx_gather_rows": (ctypes.c_char_p, _INT),
     "qx_scatter_rows": (ctypes.c_char_p, _INT),
-    "qx_replay": (_POINTER, _INT),
+    "qx_replay": (_POINTER, _INT, _POINTER),
 }
 _NOTED = ("qx_attention", "qx_layer_norm", "qx_linear", "qx_quant_linear")  # may be on a tape
 

@@ -1,6 +1,7 @@
 """Running a program: one loop over its steps, for encoders and decoders alike."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
@@ -74,6 +75,13 @@ class Executor:
                 self._advance(self._steps, table, sizes, observe)
             return {name: table[slot] for name, slot in self.program.outputs.items()}
 
+    def laps(self, inputs: Mapping[str, torch.Tensor]) -> list[float]:
+        """Seconds of every step of a run as it goes, those of replayed stretches by the clock of the kernel library."""
+        taken: list[float] = []
+        with self._lock, torch.no_grad():
+            self._hurry(*self._start(inputs), taken)
+        return taken
+
     def run_packed(
         self, inputs: Mapping[str, torch.Tensor], lengths: Lengths, check: Callable[[], None] = lambda: None
     ) -> dict[str, torch.Tensor]:
@@ -111,16 +119,19 @@ class Executor:
                     sizes[dim.symbols[0]] = size
         return table, sizes
 
-    def _hurry(self, table: list[Any], sizes: dict[str, int]) -> None:
-        """Runs all steps; stretches of sizes that were run before are replayed."""
+    def _hurry(self, table: list[Any], sizes: dict[str, int], laps: list[float] | None = None) -> None:
+        """Runs all steps; stretches of sizes that were run before are replayed. `laps` gets the seconds of each."""
+
+        def advance(steps: Sequence["_Ready"]) -> None:
+            self._advance(steps, table, sizes, None if laps is None else _clock(laps))
+
         done = 0
         for stretch in self._stretches:
-            self._advance(self._steps[done : stretch.first], table, sizes)
+            advance(self._steps[done : stretch.first])
             steps = self._steps[stretch.first : stretch.last]
-            advance = partial(self._advance, steps, table, sizes)
-            stretch.run(table, tuple(sizes.values()), lambda: self._generation, advance)
+            stretch.run(table, tuple(sizes.values()), lambda: self._generation, partial(advance, steps), laps)
             done = stretch.last
-        self._advance(self._steps[done:], table, sizes)
+        advance(self._steps[done:])
 
     def _advance(
         self, steps: Sequence["_Ready"], table: list[Any], sizes: dict[str, int], observe: Observe | None = None
@@ -218,6 +229,19 @@ class _Target:
         place = program.layout.places.get(slot)
         self.size_class = None if place is None else place.size_class
         self.offset = 0 if place is None else place.offset_per_unit
+
+
+def _clock(laps: list[float]) -> Observe:
+    """Adds the seconds since the step before, or since now, to `laps` after every step."""
+    since = time.perf_counter()
+
+    def lap(step: Step, results: tuple[torch.Tensor | None, ...]) -> None:
+        nonlocal since
+        now = time.perf_counter()
+        laps.append(now - since)
+        since = now
+
+    return lap
 
 
 class _Ready:

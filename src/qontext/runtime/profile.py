@@ -108,32 +108,27 @@ def profile(
 ) -> Profile:
     """Times every step over several runs and takes medians.
 
-    Steps are launched one by one; on a GPU events of the device stand between them. Whole runs go as they always do.
-    There are at most `runs` of each, and at least one; none begins once `seconds` have passed.
+    On the host steps are timed in runs as they always go. On a GPU they are launched one by one, with events of the
+    device between them. There are at most `runs` of each kind, and at least one; none begins once `seconds` have
+    passed.
     """
     program = executor.program
     watch: _HostWatch | _GpuWatch = _HostWatch() if program.device.torch.type == "cpu" else _GpuWatch(program)
-    shapes: list[tuple[torch.Size | None, ...]] = [()] * len(program.steps)
+    shapes: list[tuple[torch.Size | None, ...]] = []
     times = []
     whole = []
+
+    def see(step: Step, outputs: tuple[torch.Tensor | None, ...]) -> None:
+        shapes.append(tuple(None if t is None else t.shape for t in outputs))
+
     with current(program.device):
+        executor.run(inputs, see)
         executor.run(inputs)
         began = time.perf_counter()
         for done in range(runs):
             if done >= _LEAST_RUNS and time.perf_counter() - began > seconds:
                 break
-            index = 0
-            watch.begin()
-
-            def tap(step: Step, outputs: tuple[torch.Tensor | None, ...]) -> None:
-                nonlocal index
-                watch.lap()
-                shapes[index] = tuple(None if t is None else t.shape for t in outputs)
-                index += 1
-                watch.resume()
-
-            executor.run(inputs, tap)
-            times.append(watch.seconds())
+            times.append(watch.timed(executor, inputs))
             watch.settle()
             start = time.perf_counter()
             executor.run(inputs)
@@ -151,19 +146,9 @@ def profile(
 class _HostWatch:
     """Times the steps of a run that computes on the host."""
 
-    def begin(self) -> None:
-        self._taken: list[float] = []
-        self._since = time.perf_counter()
-
-    def lap(self) -> None:
-        self._taken.append(time.perf_counter() - self._since)
-
-    def resume(self) -> None:
-        """What the tap itself did counts for no step."""
-        self._since = time.perf_counter()
-
-    def seconds(self) -> list[float]:
-        return self._taken
+    def timed(self, executor: Executor, inputs: Mapping[str, torch.Tensor]) -> list[float]:
+        """Seconds of every step of one run."""
+        return executor.laps(inputs)
 
     def settle(self) -> None:
         """Waits for nothing: what was called is done."""
@@ -181,27 +166,24 @@ class _GpuWatch:
     def __init__(self, program: Program):
         self._first = program.parts.head if program.parts is not None else 0
 
-    def begin(self) -> None:
+    def timed(self, executor: Executor, inputs: Mapping[str, torch.Tensor]) -> list[float]:
+        """Seconds of every step of one run."""
         self._marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._last = self._mark()
+        executor.run(inputs, lambda step, outputs: self._lap())
+        self.settle()
+        return [a.elapsed_time(b) / 1e3 for a, b in self._marks]
 
     def _mark(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def lap(self) -> None:
+    def _lap(self) -> None:
         self._marks.append((self._last, self._mark()))
         if len(self._marks) == self._first + 1:
             torch.cuda._sleep(self._SLEEP_CYCLES)
         self._last = self._mark()
-
-    def resume(self) -> None:
-        """What the tap itself did lies between two events already."""
-
-    def seconds(self) -> list[float]:
-        self.settle()
-        return [a.elapsed_time(b) / 1e3 for a, b in self._marks]
 
     def settle(self) -> None:
         """Waits for the device."""

@@ -59,13 +59,19 @@ class Stretch:
         self._state: State = (-1, -1)
 
     def run(
-        self, table: list[Any], sizes: tuple[int, ...], arenas: Callable[[], int], advance: Callable[[], None]
+        self,
+        table: list[Any],
+        sizes: tuple[int, ...],
+        arenas: Callable[[], int],
+        advance: Callable[[], None],
+        laps: list[float] | None = None,
     ) -> None:
         """Runs the steps: by their tape, or by `advance`, which is noted.
 
         Args:
             sizes: of this run.
             arenas: counts how often arenas were allocated anew.
+            laps: gets the seconds of each step of a tape; of the others `advance` takes the time.
         Raises:
             MemoryError, InputError: a call failed. What `advance` raises.
         """
@@ -83,7 +89,7 @@ class Stretch:
             return
         for slot, held in noted.copies.items():
             held.copy_(table[slot])
-        failed = noted.tape.play()
+        failed = noted.tape.play(laps)
         if failed is not None:
             raise _failure(self._steps[failed[0]], failed[1])
         for slot, tensor in noted.results.items():

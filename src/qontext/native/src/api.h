@@ -176,4 +176,6 @@ QX_EXPORT int64_t qx_pack_index(const QxPackIndex* args);  // the longest row
 QX_EXPORT int64_t qx_attention(const QxAttention* args, int64_t threads);
 QX_EXPORT int64_t qx_quant_attention(const QxQuantAttention* args, int64_t threads);
 QX_EXPORT int64_t qx_decode(const QxDecode* args, int64_t threads);
-QX_EXPORT int64_t qx_replay(const QxCall* calls, int64_t count);  // QX_OK, or 256 * the call that failed + its status
+// QX_OK, or 256 * the call that failed + its status. times: null, or [count + 1]: nanoseconds before the first call and
+// after each.
+QX_EXPORT int64_t qx_replay(const QxCall* calls, int64_t count, int64_t* times);
