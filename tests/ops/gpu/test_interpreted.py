@@ -31,8 +31,10 @@ MINE = [op for op in OPS if op.name not in ("QKVToContext", "Attention")]
 LEFT_TO_THE_GPU = ("float8_e4m3_cache",)
 # Some kernels leave sm_90 to one in Gluon, which does not interpret.
 DEVICES = tuple(Device("cuda", frozenset({name}), "interpreter", "cpu") for name in ("sm_90", "sm_100"))
+# Interpreted for most of a minute; tests of their own run a part of the cases (tests/ops/gpt_attention, /attention).
+LONG = ("triton.gpt_attention", "triton.quant_attention")
 KERNELS = [
-    pytest.param(op, kernel, id=kernel.name)
+    pytest.param(op, kernel, id=kernel.name, marks=[pytest.mark.slow] if kernel.name in LONG else [])
     for op in MINE
     for kernel in kernels_of(op, "cuda")
     if kernel.name.startswith("triton.")
