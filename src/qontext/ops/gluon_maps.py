@@ -5,10 +5,9 @@ from typing import Any
 import torch
 
 
-def map_of(tensor: torch.Tensor, block: list[int]) -> Any:
-    """The tensor map of rows that begin on 16 bytes, of halves or eight bits, in blocks of `block`."""
+def layout_of(dtype: torch.dtype, block: list[int]) -> Any:
+    """How blocks of halves or eight bits lie in shared memory."""
     from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     names = {
         torch.float16: gl.float16,
@@ -16,5 +15,11 @@ def map_of(tensor: torch.Tensor, block: list[int]) -> Any:
         torch.float8_e4m3fn: gl.float8e4nv,
         torch.int8: gl.int8,
     }
-    layout = gl.NVMMASharedLayout.get_default_for(block, names[tensor.dtype])
-    return TensorDescriptor.from_tensor(tensor, block, layout)
+    return gl.NVMMASharedLayout.get_default_for(block, names[dtype])
+
+
+def map_of(tensor: torch.Tensor, block: list[int]) -> Any:
+    """The tensor map of rows that begin on 16 bytes, of halves or eight bits, in blocks of `block`."""
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    return TensorDescriptor.from_tensor(tensor, block, layout_of(tensor.dtype, block))

@@ -25,7 +25,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from ..gluon_names import load_tile, thread_barrier
 from .gpu_hopper_kernel import TILE
 from .gpu_teams_kernel import FAR_ROW, hand_out
-from .gpu_tiles import counted, sequence
+from .gpu_units_kernel import ends_of
 
 KEYS = gl.constexpr(128)
 TEAMS = gl.constexpr(3)
@@ -35,15 +35,8 @@ TEAMS = gl.constexpr(3)
 def unit_of(number, bounds_q, bounds_k, counts, rows, keys, HEADS: gl.constexpr):
     """Head, end of the queries, queries, end of the keys that count, and their number. The sequences written last by
     the kernel in front come first: they may still be in the cache."""
-    b = number // HEADS
-    first, count = sequence(b, bounds_q, rows)
-    first_key, valid = sequence(b, bounds_k, keys)
-    if bounds_q is None:
-        first = b * rows
-    if bounds_k is None:
-        first_key = b * keys
-    valid = gl.minimum(counted(b, counts, valid), valid)
-    return number % HEADS, first + count, count, first_key + valid, valid
+    end, count, key_end, valid = ends_of(number // HEADS, bounds_q, bounds_k, counts, rows, keys)
+    return number % HEADS, end, count, key_end, valid
 
 
 @gluon.jit

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..call import Call
+from ..gluon_maps import layout_of
 from ..gpu_launch import blocks, may_overlap
 from .gpu import LOG2E, Longest, Sizes, bounds_of, held_of
 from .problem import Problem
@@ -51,21 +52,13 @@ def map_of(x: torch.Tensor, block_rows: int = _TILE) -> Any:
     Entry (2 ** 30, end, 2 ** 30 - left, c) is column c of row end - left: two strides add up to a whole number of
     address spaces less the rows before.
     """
-    from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     row, head, _ = x.stride()
     _, heads, size = x.shape
     block = [1, 1, block_rows, size]
-    names = {
-        torch.float16: gl.float16,
-        torch.bfloat16: gl.bfloat16,
-        torch.float8_e4m3fn: gl.float8e4nv,
-        torch.int8: gl.int8,
-    }
-    layout = gl.NVMMASharedLayout.get_default_for(block, names[x.dtype])
     shape = [_ENDLESS, _ENDLESS, _LAST_ROW, (heads - 1) * head + size]
-    return TensorDescriptor(x, shape, [2**34 - row, row, row, 1], block, layout)
+    return TensorDescriptor(x, shape, [2**34 - row, row, row, 1], block, layout_of(x.dtype, block))
 
 
 def listed_units(

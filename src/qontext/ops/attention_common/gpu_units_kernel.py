@@ -14,11 +14,8 @@ ENTRY = tl.constexpr(8)  # numbers of an entry
 
 
 @triton.jit
-def piece(item, items, bounds_q, bounds_k, counts, rows, keys, parts):
-    """Of items `[R]`, each a part of a sequence: end of the sequence's queries, queries from the part on, tiles of the
-    part (none where the sequence has fewer parts), end of the keys, keys that count."""
-    here = item < items
-    b = tl.where(here, item // parts, 0)
+def ends_of(b, bounds_q, bounds_k, counts, rows, keys):
+    """Of sequences b: end of the queries, their number, end of the keys that count, their number."""
     first, count = sequence(b, bounds_q, rows)
     first_key, valid = sequence(b, bounds_k, keys)
     if bounds_q is None:
@@ -26,12 +23,22 @@ def piece(item, items, bounds_q, bounds_k, counts, rows, keys, parts):
     if bounds_k is None:
         first_key = b * keys
     valid = tl.minimum(counted(b, counts, valid), valid)
+    return first + count, count, first_key + valid, valid
+
+
+@triton.jit
+def piece(item, items, bounds_q, bounds_k, counts, rows, keys, parts):
+    """Of items `[R]`, each a part of a sequence: end of the sequence's queries, queries from the part on, tiles of the
+    part (none where the sequence has fewer parts), end of the keys, keys that count."""
+    here = item < items
+    b = tl.where(here, item // parts, 0)
+    end, count, key_end, valid = ends_of(b, bounds_q, bounds_k, counts, rows, keys)
     all_tiles = (count + TILE - 1) // TILE
     own_parts = tl.maximum((all_tiles + TEAMS - 1) // TEAMS, 1)
     each = (all_tiles + own_parts - 1) // own_parts
     done = item % parts * each
     tiles = tl.where(here, tl.maximum(tl.minimum(all_tiles - done, each), 0), 0)
-    return first + count, count - done * TILE, tiles, first_key + valid, valid
+    return end, count - done * TILE, tiles, key_end, valid
 
 
 @triton.jit
